@@ -1,0 +1,3 @@
+//! seawall keeps an application's Redis calls and job enqueues working through a Redis outage.
+
+pub mod call;
