@@ -1,0 +1,83 @@
+//! Every metric there is, registered in the application's own Prometheus `Registry`.
+//!
+//! One struct per stage of the line, each with a `Default` that counts without being registered
+//! anywhere: a layer always has its handles, and nothing asks whether metrics are on. Handles are
+//! resolved once, when a service is built.
+//!
+//! Names start with `seawall_`, units are base units, label values come from closed sets, from the
+//! constant names of calls, or are the names of queues: never a key, a payload or a job's id. The
+//! catalogue with its meanings is `docs/operations.md`, and a test compares the two.
+//!
+//! # Default
+//!
+//! ```
+//! use seawall::metrics::Metrics;
+//!
+//! let registry = prometheus::Registry::new();
+//! let metrics = Metrics::register(&registry)?;
+//! let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather())?;
+//! assert!(text.contains("seawall_breaker_refused_total 0"));
+//! # drop(metrics);
+//! # Ok::<(), prometheus::Error>(())
+//! ```
+//!
+//! # Customised
+//!
+//! Two seawalls in one process need labels that tell them apart:
+//!
+//! ```
+//! use seawall::metrics::Metrics;
+//!
+//! # fn main() -> Result<(), prometheus::Error> {
+//! for target in ["sessions", "jobs"] {
+//!     let labels = [("target".to_owned(), target.to_owned())].into();
+//!     let registry = prometheus::Registry::new_custom(None, Some(labels))?;
+//!     let _metrics = Metrics::register(&registry)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod families;
+
+use prometheus::Registry;
+
+pub use self::families::{
+    BreakerMetrics, CallMetrics, ConnectMetrics, QueueMetrics, RetryMetrics, SpoolMetrics,
+};
+
+/// The handles of all stages.
+///
+/// `Default` counts into metrics that no registry knows.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Calls as their callers see them.
+    pub call: CallMetrics,
+    /// Retries taken and not taken.
+    pub retry: RetryMetrics,
+    /// The circuit breaker, and the outages it has seen.
+    pub breaker: BreakerMetrics,
+    /// Connections to Redis.
+    pub connect: ConnectMetrics,
+    /// The spool, its disk and its lanes.
+    pub spool: SpoolMetrics,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    ///
+    /// # Errors
+    ///
+    /// [`prometheus::Error::AlreadyReg`] if this registry has them already: see the
+    /// [module docs](self) for two seawalls in one process.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self::default();
+        metrics.call.register(registry)?;
+        metrics.retry.register(registry)?;
+        metrics.breaker.register(registry)?;
+        metrics.connect.register(registry)?;
+        metrics.spool.register(registry)?;
+        Ok(metrics)
+    }
+}
