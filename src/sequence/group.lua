@@ -1,0 +1,63 @@
+-- Applies consecutive records of one lane, each a group of commands, skipping those applied before.
+--
+-- KEYS  lane, and the keys of the commands so far as they are known
+-- ARGV  first number, number the lane must have reached, lifetime in seconds, then for each record:
+--       how many commands, and for each: how many arguments (negative: an answer of 0 is a refusal),
+--       arguments
+--
+-- {'done', skipped}
+-- {'gap', last}
+-- {'refused', through, 1, error, skipped}  the record after `through` will never be taken
+-- {'stopped', through, error, skipped}     the record after `through` met something that is not its fault
+local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+local first, after = tonumber(ARGV[1]), tonumber(ARGV[2])
+if last < after then return {'gap', last} end
+
+-- Refusals by the server or by its rules, not by the record.
+local others = {
+  OOM = true, READONLY = true, MISCONF = true, NOREPLICAS = true, NOPERM = true, LOADING = true,
+  MASTERDOWN = true, CLUSTERDOWN = true, CROSSSLOT = true, MOVED = true, ASK = true,
+  TRYAGAIN = true, BUSY = true, NOAUTH = true,
+}
+
+local function remember(through)
+  if through > last then
+    redis.call('SET', KEYS[1], string.format('%.0f', through), 'EX', ARGV[3])
+  end
+end
+
+local at, number, skipped = 4, first, 0
+while at <= #ARGV do
+  local commands = tonumber(ARGV[at])
+  at = at + 1
+  if number <= last then skipped = skipped + 1 end
+  for command = 1, commands do
+    local arguments = tonumber(ARGV[at])
+    local must = arguments < 0
+    arguments = math.abs(arguments)
+    if number > last then
+      local answer = redis.pcall(unpack(ARGV, at + 1, at + arguments))
+      local failed = type(answer) == 'table' and answer.err
+      if not failed and must and answer == 0 then
+        failed = 'EXISTS the same member is there already'
+      end
+      if failed then
+        -- Before Redis 7.2 a missing permission inside a script is a plain ERR.
+        local other = others[string.match(failed, '^%S+')]
+          or string.find(failed, 'The user executing the script', 1, true)
+        if other and number == first + skipped and command == 1 then return answer end
+        remember(number - 1)
+        if other then return {'stopped', number - 1, failed, skipped} end
+        if command > 1 then
+          failed = failed .. ' (command ' .. command .. ' of ' .. commands
+            .. '; those before it were carried out)'
+        end
+        return {'refused', number - 1, 1, failed, skipped}
+      end
+    end
+    at = at + 1 + arguments
+  end
+  number = number + 1
+end
+remember(number - 1)
+return {'done', skipped}

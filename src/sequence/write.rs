@@ -1,0 +1,290 @@
+//! One record as Redis sees it: a push, or a group of commands.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::{Buf, Bytes};
+
+use crate::spool::{Spoolable, Undecodable};
+
+/// What one record does to Redis: one push to one list, or a group of write commands applied as one.
+///
+/// Made from a [`Job`](crate::Job), or by hand.
+#[derive(Clone, PartialEq)]
+pub struct Write {
+    queue: Arc<str>,
+    expires_at_ms: Option<u64>,
+    pub(super) effect: Effect,
+}
+
+#[derive(Clone, PartialEq)]
+pub(super) enum Effect {
+    Push { key: Option<Arc<str>>, side: Side, value: Bytes },
+    Group(Vec<Command>),
+}
+
+/// Which end of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "a list has two ends")]
+pub enum Side {
+    /// The head: LPUSH.
+    Front,
+    /// The tail: RPUSH.
+    Back,
+}
+
+impl Side {
+    pub(super) const fn verb(self) -> &'static str {
+        match self {
+            Self::Front => "LPUSH",
+            Self::Back => "RPUSH",
+        }
+    }
+}
+
+/// One command of a group, with its arguments.
+#[derive(Clone, PartialEq)]
+pub struct Command {
+    pub(super) arguments: Vec<Bytes>,
+    pub(super) must_add: bool,
+}
+
+impl Command {
+    /// A command by its name.
+    pub fn new(name: &'static str) -> Self {
+        Self { arguments: vec![Bytes::from_static(name.as_bytes())], must_add: false }
+    }
+
+    /// Appends an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<Bytes>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Takes an answer of 0, "nothing added", for a refusal: where the same member twice would be one
+    /// record lost.
+    #[must_use]
+    pub fn must_add(mut self) -> Self {
+        self.must_add = true;
+        self
+    }
+}
+
+impl Write {
+    /// Appends `value` to the list that is named like the queue (RPUSH).
+    pub fn push_back(queue: impl Into<Arc<str>>, value: impl Into<Bytes>) -> Self {
+        Self::push(queue, None, Side::Back, value)
+    }
+
+    /// Pushes `value` to the list `key`, or to the one that is named like the queue.
+    pub fn push(
+        queue: impl Into<Arc<str>>,
+        key: Option<Arc<str>>,
+        side: Side,
+        value: impl Into<Bytes>,
+    ) -> Self {
+        let effect = Effect::Push { key, side, value: value.into() };
+        Self { queue: queue.into(), expires_at_ms: None, effect }
+    }
+
+    /// Applies `commands` one after the other with nothing in between.
+    ///
+    /// A command that Redis refuses for good parks the record; the commands before it in the group have
+    /// been carried out by then.
+    pub fn group(queue: impl Into<Arc<str>>, commands: Vec<Command>) -> Self {
+        Self { queue: queue.into(), expires_at_ms: None, effect: Effect::Group(commands) }
+    }
+
+    /// Is not delivered from this moment on, to the millisecond.
+    #[must_use]
+    pub fn with_expiry(mut self, at: SystemTime) -> Self {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.expires_at_ms = Some(since.as_millis() as u64);
+        self
+    }
+
+    pub(super) fn queue_name(&self) -> &Arc<str> {
+        &self.queue
+    }
+}
+
+/// Shows its shape, never its content.
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Write");
+        shown.field("queue", &self.queue);
+        match &self.effect {
+            Effect::Push { side, value, .. } => {
+                shown.field("push", side).field("bytes", &value.len())
+            }
+            Effect::Group(commands) => shown.field("commands", &commands.len()),
+        };
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command").field("arguments", &self.arguments.len()).finish_non_exhaustive()
+    }
+}
+
+/// The bytes on disk, version 1: see `docs/spool-format.md`.
+impl Spoolable for Write {
+    fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    fn size(&self) -> usize {
+        match &self.effect {
+            Effect::Push { key, value, .. } => {
+                HEADER + key.as_ref().map_or(0, |key| key.len()) + value.len()
+            }
+            Effect::Group(commands) => commands.iter().fold(HEADER, |size, command| {
+                command.arguments.iter().fold(size + 8, |size, argument| size + 4 + argument.len())
+            }),
+        }
+    }
+
+    fn encode(&self, into: &mut Vec<u8>) {
+        let kind = match &self.effect {
+            Effect::Push { key: None, side: Side::Front, .. } => FRONT,
+            Effect::Push { key: None, side: Side::Back, .. } => BACK,
+            Effect::Push { key: Some(_), side: Side::Front, .. } => FRONT | WITH_KEY,
+            Effect::Push { key: Some(_), side: Side::Back, .. } => BACK | WITH_KEY,
+            Effect::Group(_) => GROUP,
+        };
+        into.extend([VERSION, kind]);
+        into.extend(self.expires_at_ms.unwrap_or(0).to_le_bytes());
+        match &self.effect {
+            Effect::Push { key, value, .. } => {
+                if let Some(key) = key {
+                    put(into, key.as_bytes());
+                }
+                into.extend_from_slice(value);
+            }
+            Effect::Group(commands) => {
+                into.extend((commands.len() as u32).to_le_bytes());
+                for command in commands {
+                    into.push(u8::from(command.must_add));
+                    into.extend((command.arguments.len() as u32).to_le_bytes());
+                    for argument in &command.arguments {
+                        put(into, argument);
+                    }
+                }
+            }
+        }
+    }
+
+    fn decode(queue: &Arc<str>, mut bytes: Bytes) -> Result<Self, Undecodable> {
+        if bytes.len() < HEADER {
+            return Err(SHORT);
+        }
+        if bytes.get_u8() != VERSION {
+            return Err(Undecodable::new("it was written by a newer version"));
+        }
+        let kind = bytes.get_u8();
+        let expires_at_ms = Some(bytes.get_u64_le()).filter(|at| *at > 0);
+        let effect = if kind == GROUP {
+            Effect::Group(decode_group(&mut bytes)?)
+        } else {
+            let side = match kind & !WITH_KEY {
+                FRONT => Side::Front,
+                BACK => Side::Back,
+                _ => return Err(Undecodable::new("it is of an unknown kind")),
+            };
+            let key = match kind & WITH_KEY {
+                0 => None,
+                _ => Some(
+                    str::from_utf8(&take(&mut bytes)?)
+                        .map_err(|_| Undecodable::new("its key is not UTF-8"))?
+                        .into(),
+                ),
+            };
+            Effect::Push { key, side, value: bytes }
+        };
+        Ok(Self { queue: queue.clone(), expires_at_ms, effect })
+    }
+
+    fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
+    }
+}
+
+fn decode_group(bytes: &mut Bytes) -> Result<Vec<Command>, Undecodable> {
+    let count = take_u32(bytes)?;
+    let mut commands = Vec::new();
+    for _ in 0..count {
+        let must_add = bytes.try_get_u8().map_err(|_| SHORT)? != 0;
+        let count = take_u32(bytes)?;
+        let mut arguments = Vec::new();
+        for _ in 0..count {
+            arguments.push(take(bytes)?);
+        }
+        commands.push(Command { arguments, must_add });
+    }
+    if bytes.is_empty() { Ok(commands) } else { Err(Undecodable::new("it is too long")) }
+}
+
+fn put(into: &mut Vec<u8>, part: &[u8]) {
+    into.extend((part.len() as u32).to_le_bytes());
+    into.extend_from_slice(part);
+}
+
+fn take(bytes: &mut Bytes) -> Result<Bytes, Undecodable> {
+    let len = take_u32(bytes)? as usize;
+    if bytes.len() < len { Err(SHORT) } else { Ok(bytes.split_to(len)) }
+}
+
+fn take_u32(bytes: &mut Bytes) -> Result<u32, Undecodable> {
+    bytes.try_get_u32_le().map_err(|_| SHORT)
+}
+
+const SHORT: Undecodable = Undecodable::new("it is too short");
+const VERSION: u8 = 1;
+const HEADER: usize = 10;
+const FRONT: u8 = 0;
+const BACK: u8 = 1;
+const GROUP: u8 = 2;
+const WITH_KEY: u8 = 0x10;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn writes() -> impl Strategy<Value = Write> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+        let side = prop_oneof![Just(Side::Front), Just(Side::Back)];
+        let key = proptest::option::of("[a-z:{}é]{0,12}");
+        let push = (side, key, bytes())
+            .prop_map(|(side, key, value)| Write::push("q", key.map(Into::into), side, value));
+        let command = (proptest::collection::vec(bytes(), 0..5), any::<bool>())
+            .prop_map(|(arguments, must_add)| Command { arguments, must_add });
+        let group = proptest::collection::vec(command, 0..5)
+            .prop_map(|commands| Write::group("q", commands));
+        (prop_oneof![push, group], proptest::option::of(1u64..1 << 45)).prop_map(|(mut write, at)| {
+            write.expires_at_ms = at;
+            write
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_comes_back(write in writes()) {
+            let mut bytes = Vec::new();
+            write.encode(&mut bytes);
+            prop_assert_eq!(Write::decode(&"q".into(), bytes.into()).unwrap(), write);
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Write::decode(&"q".into(), bytes.into());
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! What goes into the spool, what comes out of it, and what is said about it: [`Spoolable`],
+//! [`Batch`], [`Applied`] and [`Receipt`].
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::LaneId;
+use crate::{call::{Repeat, Request}, error::Error};
+
+/// A record that the spool can keep on disk: a [`Write`](crate::sequence::Write), or a type of your
+/// own.
+pub trait Spoolable: Send + Sync + Sized + 'static {
+    /// The queue whose order it keeps. A handful of names, not one per user or key: each is a task
+    /// and a set of metrics.
+    fn queue(&self) -> &str;
+
+    /// About how many bytes it holds, for the bounds on memory and on the size of a record.
+    fn size(&self) -> usize;
+
+    /// Appends its bytes.
+    fn encode(&self, into: &mut Vec<u8>);
+
+    /// Reads back what [`encode`](Self::encode) wrote, now or by an older version of the program.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecodable`], and the record is parked with that reason.
+    fn decode(queue: &Arc<str>, bytes: Bytes) -> Result<Self, Undecodable>;
+
+    /// When it is not worth delivering any more.
+    ///
+    /// Default: never.
+    fn expires_at(&self) -> Option<SystemTime> {
+        None
+    }
+}
+
+/// The bytes on disk are not a record of this type.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot read the record back: {0}")]
+pub struct Undecodable(pub(crate) &'static str);
+
+impl Undecodable {
+    /// Because of `why`: a constant, it is kept beside the record and shown to operators.
+    pub const fn new(why: &'static str) -> Self {
+        Self(why)
+    }
+}
+
+/// Consecutive records of one lane, on their way out.
+///
+/// An `Arc` inside: cloning it for another try copies nothing.
+pub struct Batch<T> {
+    lane: LaneId,
+    queue: Arc<str>,
+    /// The number of the first record of `records`, whether it is still in `range` or not.
+    origin: u64,
+    records: Arc<Vec<T>>,
+    range: Range<usize>,
+    /// Places in `records` whose number is spent without delivering them, in order.
+    spent: Arc<[usize]>,
+    after: u64,
+    lifetime: Duration,
+    deadline: Option<Instant>,
+}
+
+impl<T> Batch<T> {
+    /// The records, not none, of which the first has number `first`.
+    pub(super) fn new(lane: LaneId, queue: Arc<str>, first: u64, records: Vec<T>) -> Self {
+        let range = 0..records.len();
+        Self {
+            lane,
+            queue,
+            origin: first,
+            records: Arc::new(records),
+            range,
+            spent: Arc::from([]),
+            after: 0,
+            lifetime: Duration::ZERO,
+            deadline: None,
+        }
+    }
+
+    /// The last word of a lane that is done with: the far end may forget it. Holds no records.
+    pub(super) fn end(lane: LaneId, queue: Arc<str>) -> Self {
+        Self::new(lane, queue, 1, Vec::new())
+    }
+
+    pub(super) fn with_spent(mut self, spent: Vec<usize>) -> Self {
+        if !spent.is_empty() {
+            self.spent = spent.into();
+        }
+        self
+    }
+
+    pub(super) fn with_after(mut self, after: u64) -> Self {
+        self.after = after;
+        self
+    }
+
+    pub(super) fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    pub(super) fn with_deadline(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// What is left after `number`, if anything.
+    pub(super) fn rest(mut self, number: u64) -> Option<Self> {
+        let done = (number + 1).saturating_sub(self.origin) as usize;
+        self.range.start = self.range.start.max(done);
+        (!self.range.is_empty()).then_some(self)
+    }
+
+    /// The lane, which Redis knows by the last number it applied.
+    pub fn lane(&self) -> LaneId {
+        self.lane
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// The number of the first record. The others follow without a hole.
+    pub fn first(&self) -> u64 {
+        self.origin + self.range.start as u64
+    }
+
+    /// The number of the last record.
+    pub fn last(&self) -> u64 {
+        self.origin + self.range.end as u64 - 1
+    }
+
+    /// Whether this is the last word of a lane that is done with: it holds no records, and the far end
+    /// may forget the lane.
+    pub fn ends_lane(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// How many records, those to be skipped included. 0 only if it [ends](Self::ends_lane) its lane.
+    #[allow(clippy::len_without_is_empty, reason = "ends_lane says what an empty one is for")]
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// The records with their numbers, in order. `None` stands for a number to be spent on nothing:
+    /// its record has expired.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Option<&T>)> {
+        let mut spent = self.spent.iter().copied().skip_while(|at| *at < self.range.start).peekable();
+        self.range.clone().map(move |at| {
+            let live = spent.next_if_eq(&at).is_none();
+            (self.origin + at as u64, live.then(|| &self.records[at]))
+        })
+    }
+
+    /// The record with this number; `None` if it has expired, or is of another batch.
+    pub fn record(&self, number: u64) -> Option<&T> {
+        let at = usize::try_from(number.checked_sub(self.origin)?).ok()?;
+        let live = self.range.contains(&at) && !self.is_spent(number);
+        live.then(|| &self.records[at])
+    }
+
+    /// Whether some numbers are to be spent on nothing.
+    pub fn has_spent(&self) -> bool {
+        !self.spent.is_empty()
+    }
+
+    /// The last number of this lane that was acknowledged, or 0. If the far end has less than that,
+    /// it has lost writes, and the answer is [`Applied::gap`].
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// How long Redis is to remember the lane's last number from now on.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// The records themselves, expired or not.
+    pub(super) fn records(&self) -> &[T] {
+        &self.records[self.range.clone()]
+    }
+
+    /// The places, among all records it was made of, of those left for which `is` holds.
+    pub(super) fn places(&self, is: impl Fn(&T) -> bool) -> Vec<usize> {
+        self.range.clone().filter(|at| is(&self.records[*at])).collect()
+    }
+
+    pub(super) fn is_spent(&self, number: u64) -> bool {
+        let at = (number - self.origin) as usize;
+        self.spent.binary_search(&at).is_ok()
+    }
+}
+
+impl<T> Clone for Batch<T> {
+    fn clone(&self) -> Self {
+        Self {
+            lane: self.lane,
+            queue: self.queue.clone(),
+            origin: self.origin,
+            records: self.records.clone(),
+            range: self.range.clone(),
+            spent: self.spent.clone(),
+            after: self.after,
+            lifetime: self.lifetime,
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// Shows numbers, not records.
+impl<T> fmt::Debug for Batch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("lane", &self.lane)
+            .field("first", &self.first())
+            .field("last", &self.last())
+            .field("after", &self.after)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Its numbers make a batch safe to send again; a leaf that ignores them says so to its callers.
+impl<T> Request for Batch<T> {
+    fn name(&self) -> &'static str {
+        "batch"
+    }
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Safe
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+/// What became of a [`Batch`].
+#[derive(Debug)]
+#[must_use]
+pub struct Applied {
+    pub(super) outcome: Outcome,
+    pub(super) duplicates: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Every record is in.
+    All,
+    /// Those up to `through` are in; the next one met `error`, which is not its fault.
+    Stopped { through: u64, error: Error },
+    /// Those up to `through` are in; the far end will never take the next `count`.
+    Refused { through: u64, count: u64, error: Error },
+    /// Nothing was done: the far end knows this lane only up to `last`.
+    Gap { last: u64 },
+}
+
+impl Applied {
+    /// Every record is in, or was before.
+    pub fn all() -> Self {
+        Self { outcome: Outcome::All, duplicates: 0 }
+    }
+
+    /// The records up to number `through` are in; the next one met `error`, which was not its fault,
+    /// and nothing after it was tried.
+    pub fn stopped(through: u64, error: Error) -> Self {
+        Self { outcome: Outcome::Stopped { through, error }, ..Self::all() }
+    }
+
+    /// The records up to number `through` are in; the next `count` will never be taken, because of
+    /// `error`, and nothing after them was tried.
+    ///
+    /// They must not be marked as done at the far end: they are parked first, and only the batch
+    /// after them moves on. A crash in between meets them again.
+    pub fn refused(through: u64, count: u64, error: Error) -> Self {
+        Self { outcome: Outcome::Refused { through, count: count.max(1), error }, ..Self::all() }
+    }
+
+    /// Nothing was done, since the far end has this lane only up to number `last`, which is less than
+    /// [`Batch::after`].
+    pub fn gap(last: u64) -> Self {
+        Self { outcome: Outcome::Gap { last }, ..Self::all() }
+    }
+
+    /// How many of the records an earlier try had landed.
+    pub fn with_duplicates(mut self, duplicates: u64) -> Self {
+        self.duplicates = duplicates;
+        self
+    }
+}
+
+/// Says where an accepted record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct Receipt {
+    pub(super) place: Place,
+    pub(super) lane: LaneId,
+    pub(super) number: u64,
+}
+
+/// Where an accepted record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Place {
+    /// In Redis.
+    Delivered,
+    /// On the local disk. It is delivered, once and in order, when Redis is back.
+    Spooled,
+}
+
+impl Receipt {
+    /// Where the record is.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// It is in Redis.
+    pub fn is_delivered(&self) -> bool {
+        self.place == Place::Delivered
+    }
+
+    /// It is on the local disk.
+    pub fn is_spooled(&self) -> bool {
+        self.place == Place::Spooled
+    }
+
+    /// The lane it is in, for the logs.
+    pub fn lane(&self) -> LaneId {
+        self.lane
+    }
+
+    /// Its number in the lane.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_a_batch_keeps_its_numbers_and_its_spent_ones() {
+        let batch = Batch::new(LaneId::fresh(), "q".into(), 10, vec!['a', 'b', 'c', 'd'])
+            .with_spent(vec![0, 2]);
+        let shown = |batch: &Batch<char>| {
+            batch.iter().map(|(number, record)| (number, record.copied())).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&batch), [(10, None), (11, Some('b')), (12, None), (13, Some('d'))]);
+        let rest = batch.clone().rest(11).unwrap();
+        assert_eq!(shown(&rest), [(12, None), (13, Some('d'))]);
+        assert_eq!((rest.first(), rest.last(), rest.len()), (12, 13, 2));
+        assert!(batch.rest(13).is_none());
+    }
+}

@@ -1,0 +1,120 @@
+//! Where the records of one queue gather while a batch is on its way.
+
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{Receipt, Spoolable};
+use crate::error::Error;
+
+/// Somebody who waits for a receipt.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) receipt: oneshot::Sender<Result<Receipt, Error>>,
+    pub(super) since: Instant,
+    /// Units of memory that the record holds until the waiter has its answer.
+    pub(super) memory: u32,
+}
+
+/// Many push, one takes.
+#[derive(Debug)]
+pub(super) struct Intake<T> {
+    gathered: Mutex<Gathered<T>>,
+    /// Set when the first record arrives; cleared when the taker has heard.
+    arrived: AtomicBool,
+    taker: AtomicWaker,
+}
+
+/// The records and their waiters, place by place.
+#[derive(Debug)]
+struct Gathered<T> {
+    records: Vec<T>,
+    waiters: Vec<Waiter>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl<T: Spoolable> Intake<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            gathered: Mutex::new(Gathered {
+                records: Vec::new(),
+                waiters: Vec::new(),
+                bytes: 0,
+                closed: false,
+            }),
+            arrived: AtomicBool::new(false),
+            taker: AtomicWaker::new(),
+        }
+    }
+
+    /// Adds a record, or gives its waiter back if the intake is closed.
+    pub(super) fn push(&self, record: T, waiter: Waiter) -> Result<(), Waiter> {
+        let size = record.size();
+        let mut gathered = self.gathered.lock();
+        if gathered.closed {
+            return Err(waiter);
+        }
+        let first = gathered.records.is_empty();
+        gathered.records.push(record);
+        gathered.waiters.push(waiter);
+        gathered.bytes += size;
+        drop(gathered);
+        if first {
+            self.arrived.store(true, std::sync::atomic::Ordering::Release);
+            self.taker.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes the first ones, up to `most` records and about `bytes` bytes, but at least one if there
+    /// is any.
+    pub(super) fn take(&self, most: usize, bytes: usize) -> (Vec<T>, Vec<Waiter>) {
+        let mut gathered = self.gathered.lock();
+        let Gathered { records, waiters, bytes: held, .. } = &mut *gathered;
+        let count = if records.len() <= most && *held <= bytes {
+            records.len()
+        } else {
+            let mut room = bytes;
+            let fit = records.iter().take(most).take_while(|record| {
+                let fits = record.size() <= room;
+                room = room.saturating_sub(record.size());
+                fits
+            });
+            fit.count().max(1).min(records.len())
+        };
+        if count == records.len() {
+            *held = 0;
+            // The next batch is likely to be as large as this one.
+            let records = std::mem::replace(records, Vec::with_capacity(count));
+            let waiters = std::mem::replace(waiters, Vec::with_capacity(count));
+            (records, waiters)
+        } else {
+            let rest = records.split_off(count);
+            let taken = std::mem::replace(records, rest);
+            *held -= taken.iter().map(Spoolable::size).sum::<usize>();
+            let rest = waiters.split_off(count);
+            (taken, std::mem::replace(waiters, rest))
+        }
+    }
+
+    /// How many have gathered, and since when the first one waits.
+    pub(super) fn gathered(&self) -> Option<(usize, Instant)> {
+        let gathered = self.gathered.lock();
+        gathered.waiters.first().map(|first| (gathered.records.len(), first.since))
+    }
+
+    /// Ready once for each time that the first record of many has arrived.
+    pub(super) fn poll_arrival(&self, cx: &Context<'_>) -> Poll<()> {
+        self.taker.register(cx.waker());
+        if self.arrived.swap(false, AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Takes no more. What has gathered can still be taken.
+    pub(super) fn close(&self) {
+        self.gathered.lock().closed = true;
+    }
+}

@@ -1,0 +1,287 @@
+//! Keeps records on the local disk while Redis is out, and sends them on, once and in order, when it
+//! is back.
+//!
+//! A [`Spool`] is a directory. Its [`SpoolLayer`] goes in front of a service that takes [`Batch`]es,
+//! and makes of it one that takes records and answers each with a [`Receipt`]: `Delivered`, in Redis,
+//! or `Spooled`, on disk.
+//!
+//! # Lanes
+//!
+//! Each queue is a *lane*: a stream of records numbered 1, 2, 3 .. by the one task that owns it. The
+//! task sends what has gathered as one batch, with one batch in flight, and the next gathers
+//! meanwhile: a record alone goes at once, and under load batches grow by themselves. A lane is
+//! *direct* until a batch does not get through within
+//! [`spool_after`](SpoolOptions::with_spool_after); then that batch, with the numbers it has, and all
+//! that comes after it go to disk: the lane is *spooling*. What waits is replayed from the moment of
+//! opening, also what an earlier run left, batch by batch, with slow start and jitter, until the disk
+//! is drained and the lane is direct again.
+//!
+//! The numbers make it exactly once: the far end ([`sequence`](crate::sequence)) keeps the last number
+//! of each lane and skips what it has seen. A far end that can't, one made by
+//! [`wrap`](crate::wrap), gets each record at least once, in order.
+//!
+//! # Bounds
+//!
+//! Time per record, memory, records and bytes on disk, size of a record, number of queues: see
+//! [`SpoolOptions`]. A record with no room is refused with
+//! [`SpoolFull`](crate::error::ErrorKind::SpoolFull), or waits for some: [`Overflow`]. A record that
+//! Redis will never take (its key has the wrong type, say) is returned to the caller that waits for
+//! it, or *parked*: kept aside on disk with its reason, see [`Spool::parked`]. When Redis refuses a
+//! batch as a whole (no permission for scripts), the lane is *blocked*: it tries again, loudly, and
+//! keeps its records.
+//!
+//! # Cancel safety
+//!
+//! Dropping the future of a call does not take its record back: see [`future::ResponseFuture`].
+//!
+//! # Default
+//!
+//! ```no_run
+//! use seawall::{connect::{ConnectOptions, Connection}, sequence::{SequenceLayer, Write}};
+//! use seawall::spool::{Spool, SpoolLayer, SpoolOptions};
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let spool = Spool::open(SpoolOptions::new("/var/lib/app/spool")).await?;
+//! let redis = Connection::open(ConnectOptions::from_url("redis://localhost")?)?;
+//! let mut line = ServiceBuilder::new()
+//!     .layer(SpoolLayer::new(&spool))
+//!     .layer(SequenceLayer::new())
+//!     .service(redis);
+//! let receipt = line.ready().await?.call(Write::push_back("emails", "hello")).await?;
+//! println!("{:?}", receipt.place());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Customised
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use seawall::{sequence::Write, spool::{Ack, Overflow, Replay, Spool, SpoolOptions}};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = SpoolOptions::new("/var/lib/app/spool")
+//!     .with_ack(Ack::Spooled) // on disk first, always
+//!     .with_max_records(5_000_000)
+//!     .with_overflow(Overflow::Block { timeout: Duration::from_secs(2) })
+//!     .with_replay(Replay::new().with_rate(20_000));
+//! let spool: Spool<Write> = Spool::open(options).await?;
+//! // .. and at the end of the program:
+//! let left = spool.shutdown(Duration::from_secs(10)).await?;
+//! println!("{left} records stay on disk for the next run");
+//! # Ok(())
+//! # }
+//! ```
+
+mod batch;
+mod chunk;
+mod commit;
+mod dir;
+mod error;
+pub mod future;
+mod intake;
+mod lane;
+mod layer;
+mod options;
+mod pace;
+mod queue;
+mod replay;
+mod service;
+mod shared;
+mod store;
+mod usage;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+pub use self::{
+    batch::{Applied, Batch, Place, Receipt, Spoolable, Undecodable},
+    chunk::{LaneId, Parked},
+    error::OpenError,
+    layer::SpoolLayer,
+    options::{Ack, Durability, Overflow, Replay, SpoolOptions},
+    service::Spooling,
+};
+use self::{
+    commit::{Disk, DiskOptions},
+    queue::Control,
+    shared::Shared,
+    usage::Usage,
+};
+use crate::{
+    classify::{Class, Landed, Verdict},
+    error::{Error, ErrorKind},
+};
+
+/// An open spool.
+///
+/// A handle: cloning it is cheap. When the last handle, service and pending call is dropped, the
+/// spool's tasks end where they are; what is on disk stays there. [`shutdown`](Self::shutdown) is the
+/// orderly end.
+pub struct Spool<T> {
+    owner: Arc<Owner<T>>,
+}
+
+impl<T: Spoolable> Spool<T> {
+    /// Opens the spool's directory, and makes it if it is missing.
+    ///
+    /// What an earlier run left there is delivered as soon as a [`SpoolLayer`] gives it a way out.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what is wrong with the directory and what to do: another process has it
+    /// open, it can't be written, its format is of a newer version, it is damaged.
+    pub async fn open(options: SpoolOptions) -> Result<Self, OpenError> {
+        let disk_options = DiskOptions {
+            path: options.path.clone(),
+            durability: options.durability,
+            metrics: options.metrics.clone(),
+        };
+        let opening = tokio::task::spawn_blocking(move || Disk::open(&disk_options));
+        let (disk, left) = match opening.await {
+            Ok(opened) => opened?,
+            Err(_) => return Err(OpenError::interrupted(&options.path)),
+        };
+        let usage = Usage::new(options.max_records, options.max_bytes, options.metrics.clone());
+        usage.adopt(left.parked, left.parked_bytes, left.parked);
+        for lane in &left.lanes {
+            usage.adopt(lane.records, lane.bytes, 0);
+        }
+        if !left.lanes.is_empty() {
+            tracing::info!(
+                records = usage.waiting(), lanes = left.lanes.len(), parked = left.parked,
+                "the spool holds records of an earlier run"
+            );
+        }
+        let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
+        Ok(Self { owner: Arc::new(Owner { shared }) })
+    }
+
+    /// Waits until nothing is left in memory or on disk: all is in Redis, or parked.
+    ///
+    /// While Redis is out that takes as long as the outage.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the waiting.
+    pub async fn flush(&self) {
+        for queue in self.owner.shared.handles() {
+            let (done, flushed) = oneshot::channel();
+            if queue.control.send(Control::Flush(done)).await.is_ok() {
+                let _ = flushed.await;
+            }
+        }
+        let _ = self.owner.shared.disk.sync().await;
+    }
+
+    /// Ends in order: takes no more records, delivers what it can within `within`, writes the rest to
+    /// disk, and closes the directory. Says how many records wait there for the next run.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed. Records without a receipt may be lost; their callers have an error, too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the spool closed to new records and otherwise at work.
+    pub async fn shutdown(&self, within: Duration) -> Result<u64, Error> {
+        let shared = &self.owner.shared;
+        let deadline = Instant::now() + within;
+        let mut ends = Vec::new();
+        for queue in shared.close() {
+            let (done, ended) = oneshot::channel();
+            if queue.control.send(Control::Shutdown { deadline, done }).await.is_ok() {
+                ends.push(ended);
+            }
+        }
+        let latest = deadline + shared.options.disk_timeout;
+        for ended in ends {
+            let _ = timeout_at(latest, ended).await;
+        }
+        shared.stop();
+        let closed = timeout_at(latest + shared.options.disk_timeout, shared.disk.close()).await;
+        match closed {
+            Ok(Ok(())) => Ok(shared.usage.waiting()),
+            Ok(Err(error)) => Err(disk_failed(&error)),
+            Err(_) => Err(Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::Maybe))
+                .with_cause("the disk has not answered in time")),
+        }
+    }
+
+    /// The first `limit` records that Redis will never take, with their reasons, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed, or the spool has been shut down.
+    pub async fn parked(&self, limit: usize) -> Result<Vec<Parked>, Error> {
+        self.owner.shared.disk.parked(limit).await.map_err(|error| disk_failed(&error))
+    }
+
+    /// How much it holds, now.
+    pub fn stats(&self) -> SpoolStats {
+        let shared = &self.owner.shared;
+        SpoolStats {
+            records: shared.usage.waiting(),
+            bytes: shared.usage.bytes(),
+            parked: shared.usage.parked(),
+            oldest: shared
+                .oldest_ms()
+                .map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+            accepting: !shared.is_closed() && !shared.disk.is_poisoned(),
+        }
+    }
+}
+
+fn disk_failed(error: &error::StoreError) -> Error {
+    Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, error.landed()))
+        .with_cause(error.to_string())
+}
+
+impl<T> Clone for Spool<T> {
+    fn clone(&self) -> Self {
+        Self { owner: self.owner.clone() }
+    }
+}
+
+impl<T> fmt::Debug for Spool<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spool").field("options", &self.owner.shared.options).finish()
+    }
+}
+
+/// How much a [`Spool`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpoolStats {
+    /// Records on disk that wait for Redis.
+    pub records: u64,
+    /// Bytes of the records on disk, parked ones included.
+    pub bytes: u64,
+    /// Records on disk that Redis will never take.
+    pub parked: u64,
+    /// When the oldest record that waits was written.
+    pub oldest: Option<SystemTime>,
+    /// Whether it takes records: it does not once it is shut down, or once the disk has failed.
+    pub accepting: bool,
+}
+
+/// What handles, services and pending calls share; the tasks end with the last of them.
+#[derive(Debug)]
+pub(crate) struct Owner<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Drop for Owner<T> {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}

@@ -1,0 +1,285 @@
+//! Where the spool lives, how much it may hold, and how it lets go.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use crate::metrics::SpoolMetrics;
+
+/// Settings of a [`Spool`](super::Spool).
+///
+/// # Default
+///
+/// - acknowledge: [`Ack::Primary`]
+/// - durability: [`Durability::PowerLoss`]
+/// - spool after: 250 ms
+/// - on disk: 1,000,000 records, 1 GiB; overflow: [`Overflow::Reject`]
+/// - a record: 8 MiB
+/// - in memory: 64 MiB
+/// - a batch: 1,024 records, 1 MiB
+/// - queues: 1,024
+/// - disk timeout: 5 s
+/// - lane lifetime in Redis: 7 days
+/// - replay: [`Replay::default`]
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SpoolOptions {
+    pub(super) path: PathBuf,
+    pub(super) ack: Ack,
+    pub(super) durability: Durability,
+    pub(super) spool_after: Duration,
+    pub(super) max_records: u64,
+    pub(super) max_bytes: u64,
+    pub(super) overflow: Overflow,
+    pub(super) max_record_bytes: usize,
+    pub(super) max_memory: usize,
+    pub(super) max_batch_records: usize,
+    pub(super) max_batch_bytes: usize,
+    pub(super) max_queues: usize,
+    pub(super) disk_timeout: Duration,
+    pub(super) lane_lifetime: Duration,
+    pub(super) replay: Replay,
+    pub(super) recoveries: Option<watch::Receiver<u64>>,
+    pub(super) metrics: SpoolMetrics,
+}
+
+impl SpoolOptions {
+    /// The defaults, in the directory `path`, which is made if it is missing.
+    ///
+    /// The directory is the spool's alone, and one process has it open at a time.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self {
+            path: path.as_ref().to_owned(),
+            ack: Ack::Primary,
+            durability: Durability::PowerLoss,
+            spool_after: Duration::from_millis(250),
+            max_records: 1_000_000,
+            max_bytes: 1 << 30,
+            overflow: Overflow::Reject,
+            max_record_bytes: 8 << 20,
+            max_memory: 64 << 20,
+            max_batch_records: 1024,
+            max_batch_bytes: 1 << 20,
+            max_queues: 1024,
+            disk_timeout: Duration::from_secs(5),
+            lane_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            replay: Replay::default(),
+            recoveries: None,
+            metrics: SpoolMetrics::default(),
+        }
+    }
+
+    /// What a receipt stands for.
+    pub fn with_ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// What a record on disk survives.
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// How long a record waits for Redis, retries included, before it goes to disk.
+    pub fn with_spool_after(mut self, after: Duration) -> Self {
+        self.spool_after = after;
+        self
+    }
+
+    /// How many records may be on disk, parked ones included. At least 1.
+    pub fn with_max_records(mut self, records: u64) -> Self {
+        self.max_records = records.max(1);
+        self
+    }
+
+    /// How many bytes of records may be on disk, parked ones included. At least 4 KiB.
+    ///
+    /// The files may grow to a few times this: see `docs/operations.md`.
+    pub fn with_max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes.max(4 << 10);
+        self
+    }
+
+    /// What happens to a record that would pass a bound.
+    pub fn with_overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// The largest record taken, in bytes.
+    pub fn with_max_record_bytes(mut self, bytes: usize) -> Self {
+        self.max_record_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of records may be in memory, on their way to Redis or to disk. At least
+    /// 64 KiB. Past it, [`call`](tower::Service::call)'s future waits for room.
+    pub fn with_max_memory(mut self, bytes: usize) -> Self {
+        self.max_memory = bytes.clamp(64 << 10, 1 << 38);
+        self
+    }
+
+    /// How many records, and about how many bytes, share one request to Redis. At least 1 each.
+    pub fn with_max_batch(mut self, records: usize, bytes: usize) -> Self {
+        self.max_batch_records = records.max(1);
+        self.max_batch_bytes = bytes.max(1);
+        self
+    }
+
+    /// How many queues there may be: each is a task and a set of metrics. At least 1.
+    pub fn with_max_queues(mut self, queues: usize) -> Self {
+        self.max_queues = queues.max(1);
+        self
+    }
+
+    /// How long a caller waits for the disk before it gets an error. The record may be on disk then,
+    /// and is delivered if it is.
+    pub fn with_disk_timeout(mut self, timeout: Duration) -> Self {
+        self.disk_timeout = timeout;
+        self
+    }
+
+    /// How long Redis remembers the last number of a lane that has gone quiet.
+    ///
+    /// A record that was sent, got no answer, and waits on disk for longer than this while Redis is
+    /// up may be delivered twice.
+    pub fn with_lane_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lane_lifetime = lifetime.max(Duration::from_secs(60));
+        self
+    }
+
+    /// How fast what waits on disk is sent once Redis is back.
+    pub fn with_replay(mut self, replay: Replay) -> Self {
+        self.replay = replay;
+        self
+    }
+
+    /// A count that grows whenever Redis is back, such as the breaker's
+    /// [`recoveries`](crate::breaker::BreakerHandle::recoveries): replay then starts at once instead
+    /// of at its next look.
+    pub fn with_recoveries(mut self, recoveries: watch::Receiver<u64>) -> Self {
+        self.recoveries = Some(recoveries);
+        self
+    }
+
+    /// Where to count.
+    pub fn with_metrics(mut self, metrics: SpoolMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+}
+
+/// When a record's receipt is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ack {
+    /// When Redis has acknowledged it; from the disk's acknowledgement while Redis is out.
+    #[default]
+    Primary,
+    /// When the disk has acknowledged it, always (write-ahead). Delivery follows.
+    Spooled,
+}
+
+/// What a record on disk survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Durability {
+    /// A power cut: each write ends in an fdatasync.
+    #[default]
+    PowerLoss,
+    /// The death of the process, not of the machine. Faster on slow disks.
+    ProcessCrash,
+}
+
+/// What happens to a record that would pass a bound of the spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Its caller gets [`SpoolFull`](crate::error::ErrorKind::SpoolFull) at once.
+    #[default]
+    Reject,
+    /// Its caller waits for room, and gets [`SpoolFull`](crate::error::ErrorKind::SpoolFull) when
+    /// `timeout` has passed without any.
+    Block {
+        /// How long.
+        timeout: Duration,
+    },
+}
+
+/// How fast what waits on disk is sent once Redis is back.
+///
+/// A hundred applications come back at the same moment as Redis does. Each waits a random part of
+/// [`jitter`](Self::with_jitter), starts slowly, and doubles its rate step by step.
+///
+/// # Default
+///
+/// - rate: unlimited
+/// - slow start: from 10,000 records a second, doubling every 200 ms, unlimited after eight steps
+/// - jitter: up to 100 ms
+/// - a failed try is repeated after 50 ms, doubling up to 1 s, half of it random; at once when
+///   [`with_recoveries`](SpoolOptions::with_recoveries) says that Redis is back
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Replay {
+    pub(super) rate: Option<u32>,
+    pub(super) start_rate: Option<u32>,
+    pub(super) step: Duration,
+    pub(super) jitter: Duration,
+    pub(super) min_delay: Duration,
+    pub(super) max_delay: Duration,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self {
+            rate: None,
+            start_rate: Some(10_000),
+            step: Duration::from_millis(200),
+            jitter: Duration::from_millis(100),
+            min_delay: Duration::from_millis(50),
+            max_delay: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Replay {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// As fast as Redis takes it, from the first moment: for a Redis that is yours alone.
+    pub fn unpaced() -> Self {
+        Self { start_rate: None, jitter: Duration::ZERO, ..Self::default() }
+    }
+
+    /// At most `records` a second per queue. At least 1.
+    pub fn with_rate(mut self, records: u32) -> Self {
+        self.rate = Some(records.max(1));
+        self
+    }
+
+    /// Starts at `records` a second per queue, doubling every `step`.
+    pub fn with_slow_start(mut self, records: u32, step: Duration) -> Self {
+        self.start_rate = Some(records.max(1));
+        self.step = step.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Waits a random part of `jitter` before it starts.
+    pub fn with_jitter(mut self, jitter: Duration) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    /// Looks again after `min`, doubling up to `max`, while Redis is out.
+    pub fn with_delays(mut self, min: Duration, max: Duration) -> Self {
+        self.min_delay = min.max(Duration::from_millis(1));
+        self.max_delay = max.max(self.min_delay);
+        self
+    }
+}

@@ -1,0 +1,395 @@
+//! What waits on disk, on its way back: reads ahead, makes batches, and removes what is delivered.
+//!
+//! The front of the disk is either what an earlier run left, lane by lane, or this run's own lane.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+
+use super::{
+    Batch, LaneId, Spoolable,
+    chunk::{Held, Key},
+    commit::Parked,
+    error::StoreError,
+    lane::Lane,
+    queue::cost_on_disk,
+    shared::Shared,
+};
+use crate::{
+    classify::{Class, Landed, Verdict},
+    error::{Error, ErrorKind},
+};
+
+/// A lane that an earlier run left on disk. It keeps its id and its numbers.
+#[derive(Debug)]
+pub(super) struct Older {
+    pub(super) lane: LaneId,
+    pub(super) front: u64,
+    pub(super) last: u64,
+    pub(super) acknowledged: u64,
+}
+
+pub(super) struct Replay<T> {
+    queue: Arc<str>,
+    /// In the order of their age.
+    older: VecDeque<Older>,
+    /// Read, and not yet sent.
+    ahead: VecDeque<Portion<T>>,
+    /// Where the next read begins; `None` at the front.
+    read_from: Option<u64>,
+    reading: Option<BoxFuture<'static, Result<Vec<Held>, StoreError>>>,
+    parking: Option<Parking>,
+    finished: Option<Finished>,
+    front_written_ms: Option<u64>,
+    shown_written_ms: Option<u64>,
+    in_flight: bool,
+}
+
+/// One chunk's records, or what is left of them.
+struct Portion<T> {
+    next: u64,
+    records: std::vec::IntoIter<T>,
+    whole: Whole,
+}
+
+/// A chunk, all of which must be done with before it can be removed.
+#[derive(Clone)]
+struct Whole {
+    keys: Vec<Key>,
+    last: u64,
+    records: u64,
+    bytes: u64,
+    written_ms: u64,
+}
+
+/// A batch from disk that is on its way.
+pub(super) struct Sent {
+    older: bool,
+    /// The chunks that it finishes.
+    completes: Vec<Whole>,
+}
+
+impl Sent {
+    pub(super) fn is_older(&self) -> bool {
+        self.older
+    }
+}
+
+struct Parking {
+    count: u64,
+    bytes: u64,
+    through: u64,
+    older: bool,
+    removes: Vec<Whole>,
+    answer: BoxFuture<'static, Result<(), StoreError>>,
+}
+
+enum Finished {
+    Read(Result<Vec<Held>, StoreError>),
+    Parked(Result<(), StoreError>, Parking),
+}
+
+impl<T: Spoolable> Replay<T> {
+    pub(super) fn new(queue: Arc<str>, older: VecDeque<Older>) -> Self {
+        Self {
+            queue,
+            older,
+            ahead: VecDeque::new(),
+            read_from: None,
+            reading: None,
+            parking: None,
+            finished: None,
+            front_written_ms: None,
+            shown_written_ms: None,
+            in_flight: false,
+        }
+    }
+
+    pub(super) fn is_parking(&self) -> bool {
+        self.parking.is_some()
+    }
+
+    /// Whether all that waits on disk is in the one request that is on its way.
+    pub(super) fn is_last_in_flight(&self, lane: &Lane) -> bool {
+        self.in_flight
+            && self.older.is_empty()
+            && self.ahead.is_empty()
+            && lane.back().is_some_and(|back| self.read_from.is_some_and(|from| from > back))
+    }
+
+    /// Reads on, if there is more to read and little has been read ahead.
+    pub(super) fn start_read(&mut self, shared: &Arc<Shared<T>>, own: LaneId, lane: &Lane) {
+        if self.reading.is_some() || self.parking.is_some() || self.finished.is_some() {
+            return;
+        }
+        let options = &shared.options;
+        let ahead: usize = self.ahead.iter().map(|portion| portion.records.len()).sum();
+        if ahead >= options.max_batch_records {
+            return;
+        }
+        let (source, front, last) = match self.older.front() {
+            Some(older) => (older.lane, older.front, older.last),
+            None => match (lane.front(), lane.back()) {
+                (Some(front), Some(back)) => {
+                    (own, front, back.min(lane.barrier().saturating_sub(1)))
+                }
+                _ => return,
+            },
+        };
+        let from = self.read_from.unwrap_or(front);
+        if from > last {
+            return;
+        }
+        let disk = shared.disk.clone();
+        let (records, bytes) = (options.max_batch_records, options.max_batch_bytes);
+        self.reading =
+            Some(async move { disk.read(source, from, records, bytes).await }.boxed());
+    }
+
+    /// The next batch, of up to `most` records and about `bytes` bytes, if one has been read.
+    pub(super) fn next(
+        &mut self,
+        own: LaneId,
+        lane: &Lane,
+        most: usize,
+        bytes: usize,
+    ) -> Option<(Batch<T>, Sent)> {
+        if self.parking.is_some() {
+            return None;
+        }
+        let first = self.ahead.front()?.next;
+        let (mut records, mut room) = (Vec::new(), bytes);
+        let mut sent = Sent { older: !self.older.is_empty(), completes: Vec::new() };
+        self.front_written_ms = self.ahead.front().map(|portion| portion.whole.written_ms);
+        while let Some(portion) = self.ahead.front_mut() {
+            let holds_next = portion.next == first + records.len() as u64;
+            if !holds_next || records.len() >= most || (room == 0 && !records.is_empty()) {
+                break;
+            }
+            for record in portion.records.by_ref().take(most - records.len()) {
+                room = room.saturating_sub(record.size());
+                portion.next += 1;
+                records.push(record);
+                if room == 0 {
+                    break;
+                }
+            }
+            if portion.records.len() > 0 {
+                break;
+            }
+            sent.completes.extend(self.ahead.pop_front().map(|portion| portion.whole));
+        }
+        let (source, after) = match self.older.front() {
+            Some(older) => (older.lane, older.acknowledged),
+            None => (own, lane.acknowledged()),
+        };
+        self.in_flight = true;
+        Some((Batch::new(source, self.queue.clone(), first, records).with_after(after), sent))
+    }
+
+    /// The records up to `through` are in Redis: their chunks can go.
+    pub(super) fn remove(&mut self, sent: &mut Sent, through: u64, shared: &Shared<T>, lane: &mut Lane) {
+        self.in_flight = false;
+        let later = sent.completes.iter().position(|whole| whole.last > through);
+        let later = sent.completes.split_off(later.unwrap_or(sent.completes.len()));
+        free(std::mem::replace(&mut sent.completes, later), shared, true);
+        self.advance(sent.older, through, lane);
+    }
+
+    /// Puts `parked` aside, the last of which has number `through`.
+    pub(super) fn park(&mut self, parked: Vec<Parked>, through: u64, sent: &Sent, shared: &Shared<T>) {
+        self.rewind();
+        let removes: Vec<_> =
+            sent.completes.iter().filter(|whole| whole.last <= through).cloned().collect();
+        let keys = removes.iter().flat_map(|whole| whole.keys.iter().copied()).collect();
+        let disk = shared.disk.clone();
+        self.parking = Some(Parking {
+            count: parked.len() as u64,
+            bytes: parked.iter().map(|parked| cost_on_disk(parked.bytes.len())).sum(),
+            through,
+            older: sent.older,
+            removes,
+            answer: async move { disk.park(parked, keys).await }.boxed(),
+        });
+    }
+
+    /// What has been read ahead is read again, from the front.
+    pub(super) fn rewind(&mut self) {
+        self.in_flight = false;
+        self.ahead.clear();
+        self.reading = None;
+        self.read_from = None;
+    }
+
+    /// Numbers from `first` on have come to disk.
+    pub(super) fn appended(&mut self, first: u64) {
+        if self.older.is_empty() && self.read_from.is_some_and(|from| from > first) {
+            self.rewind();
+        }
+    }
+
+    pub(super) fn older_acknowledged(&mut self, through: u64) {
+        if let Some(older) = self.older.front_mut() {
+            older.acknowledged = older.acknowledged.max(through);
+        }
+    }
+
+    /// Redis knows the earlier run's lane only up to `last`. Says how many records it has lost.
+    pub(super) fn older_lost_after(&mut self, last: u64) -> u64 {
+        let Some(older) = self.older.front_mut() else { return 0 };
+        let lost = older.acknowledged.saturating_sub(last);
+        older.acknowledged = older.acknowledged.min(last);
+        lost
+    }
+
+    /// Ready when [`settle`](Self::settle) has something to do.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(reading) = &mut self.reading
+            && let Poll::Ready(read) = reading.as_mut().poll(cx)
+        {
+            self.reading = None;
+            self.finished = Some(Finished::Read(read));
+            return Poll::Ready(());
+        }
+        if let Some(parking) = &mut self.parking
+            && let Poll::Ready(answer) = parking.answer.as_mut().poll(cx)
+        {
+            let parking = self.parking.take();
+            self.finished = parking.map(|parking| Finished::Parked(answer, parking));
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Takes note of what [`poll`](Self::poll) has found. Says how many records are parked now.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed, or holds what this program can't read. It is tried again from the front.
+    pub(super) fn settle(&mut self, shared: &Shared<T>, lane: &mut Lane) -> Result<u64, Error> {
+        match self.finished.take() {
+            None => Ok(0),
+            Some(Finished::Read(Ok(chunks))) => self.take_in(chunks, lane).map(|()| 0),
+            Some(Finished::Read(Err(error)) | Finished::Parked(Err(error), _)) => {
+                self.rewind();
+                Err(Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::No))
+                    .with_cause(error.to_string()))
+            }
+            Some(Finished::Parked(Ok(()), parking)) => {
+                free(parking.removes, shared, false);
+                shared.usage.park(parking.count, parking.bytes);
+                self.advance(parking.older, parking.through, lane);
+                Ok(parking.count)
+            }
+        }
+    }
+
+    fn take_in(&mut self, chunks: Vec<Held>, lane: &mut Lane) -> Result<(), Error> {
+        let (front, last, barrier) = match self.older.front() {
+            Some(older) => (older.front, older.last, u64::MAX),
+            None => match (lane.front(), lane.back()) {
+                (Some(front), Some(back)) => (front, back, lane.barrier()),
+                _ => return Ok(()),
+            },
+        };
+        let from = self.read_from.unwrap_or(front);
+        if chunks.is_empty() {
+            // Numbers that were never written, or refused, may be all that is left.
+            let older = !self.older.is_empty();
+            self.read_from = Some(last + 1);
+            if self.ahead.is_empty() && !self.in_flight {
+                self.advance(older, last, lane);
+            }
+            return Ok(());
+        }
+        for chunk in chunks {
+            let chunk_last = chunk.first + chunk.records.len() as u64 - 1;
+            if chunk.first >= barrier {
+                break;
+            }
+            self.read_from = Some(chunk_last + 1);
+            if chunk_last < from {
+                continue;
+            }
+            let bytes = chunk.records.iter().map(|record| cost_on_disk(record.len())).sum();
+            let whole = Whole {
+                keys: chunk.keys,
+                last: chunk_last,
+                records: chunk.records.len() as u64,
+                bytes,
+                written_ms: chunk.written_ms,
+            };
+            let next = chunk.first.max(from);
+            let records: Result<Vec<T>, _> = chunk
+                .records
+                .into_iter()
+                .skip((next - chunk.first) as usize)
+                .map(|bytes| T::decode(&self.queue, bytes))
+                .collect();
+            let records = match records {
+                Ok(records) => records.into_iter(),
+                Err(undecodable) => {
+                    self.rewind();
+                    let verdict = Verdict::new(Class::Permanent, Landed::No);
+                    return Err(Error::new(ErrorKind::Spool, verdict).with_source(undecodable));
+                }
+            };
+            if self.ahead.is_empty() && !self.in_flight {
+                self.front_written_ms = Some(chunk.written_ms);
+            }
+            self.ahead.push_back(Portion { next, records, whole });
+        }
+        Ok(())
+    }
+
+    /// Everything up to `through` is done with.
+    fn advance(&mut self, is_older: bool, through: u64, lane: &mut Lane) {
+        if !is_older {
+            lane.removed(through);
+            if lane.front().is_none() {
+                self.read_from = None;
+                self.front_written_ms = None;
+            }
+            return;
+        }
+        let Some(older) = self.older.front_mut() else { return };
+        older.front = older.front.max(through + 1);
+        if older.front > older.last {
+            self.older.pop_front();
+            self.rewind();
+            self.front_written_ms = None;
+            if self.older.is_empty() {
+                lane.older_drained();
+            }
+        }
+    }
+
+    /// Tells the gauge since when the front waits.
+    pub(super) fn show_oldest(&mut self, shared: &Shared<T>, lane: &Lane) {
+        let oldest = if lane.is_drained() { None } else { self.front_written_ms };
+        if oldest != self.shown_written_ms {
+            self.shown_written_ms = oldest;
+            shared.show_oldest(&self.queue, oldest);
+        }
+    }
+}
+
+fn free<T>(chunks: Vec<Whole>, shared: &Shared<T>, remove: bool) {
+    if chunks.is_empty() {
+        return;
+    }
+    let (mut keys, mut records, mut bytes) = (Vec::new(), 0, 0);
+    for chunk in chunks {
+        keys.extend(chunk.keys);
+        records += chunk.records;
+        bytes += chunk.bytes;
+    }
+    if remove {
+        shared.disk.remove(keys);
+    }
+    shared.usage.free(records, bytes);
+}

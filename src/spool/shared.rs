@@ -1,0 +1,183 @@
+//! What the handles and the tasks of one spool have in common, and the table of its queues.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, OnceLock},
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+
+use super::{
+    Applied, Batch, SpoolOptions, Spoolable,
+    commit::{Disk, LeftLane},
+    queue::{Handle, Queue},
+    replay::Older,
+    usage::Usage,
+};
+use crate::error::{Error, ErrorKind, NOT_DONE};
+
+/// Where batches go. The service's own type ends here, so that nothing above is generic over it.
+pub(super) type WayOut<T> = BoxCloneSyncService<Batch<T>, Applied, Error>;
+
+pub(super) struct Shared<T> {
+    pub(super) options: SpoolOptions,
+    pub(super) disk: Disk,
+    pub(super) usage: Usage,
+    /// Units of [`MEMORY_UNIT`] bytes.
+    pub(super) memory: Semaphore,
+    way_out: OnceLock<WayOut<T>>,
+    queues: ArcSwap<HashMap<Arc<str>, Arc<Handle<T>>>>,
+    /// Held while a queue is added, never over an await.
+    adding: Mutex<Adding>,
+    oldest: Mutex<HashMap<Arc<str>, u64>>,
+    runtime: tokio::runtime::Handle,
+    stop: CancellationToken,
+}
+
+struct Adding {
+    closed: bool,
+    /// What an earlier run left, until its queue's task starts.
+    left: Vec<LeftLane>,
+}
+
+/// Records are counted against the memory bound in these.
+pub(super) const MEMORY_UNIT: usize = 256;
+
+impl<T: Spoolable> Shared<T> {
+    pub(super) fn new(options: SpoolOptions, disk: Disk, usage: Usage, left: Vec<LeftLane>) -> Self {
+        let memory = Semaphore::new(options.max_memory / MEMORY_UNIT);
+        Self {
+            options,
+            disk,
+            usage,
+            memory,
+            way_out: OnceLock::new(),
+            queues: ArcSwap::default(),
+            adding: Mutex::new(Adding { closed: false, left }),
+            oldest: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Sets the way out, unless there is one, and starts on what an earlier run left.
+    pub(super) fn set_way_out(self: &Arc<Self>, way_out: WayOut<T>) {
+        if self.way_out.set(way_out).is_err() {
+            return;
+        }
+        let names: Vec<Arc<str>> =
+            self.adding.lock().left.iter().map(|left| left.queue.clone()).collect();
+        for name in names {
+            // More queues than allowed may have been left: they are replayed all the same.
+            let _ = self.add(&name, usize::MAX);
+        }
+    }
+
+    pub(super) fn way_out(&self) -> WayOut<T> {
+        self.way_out.get().expect("queues are added only once there is a way out").clone()
+    }
+
+    pub(super) fn queue(self: &Arc<Self>, name: &str) -> Result<Arc<Handle<T>>, Error> {
+        match self.queues.load().get(name) {
+            Some(queue) => Ok(queue.clone()),
+            None => self.add(name, self.options.max_queues),
+        }
+    }
+
+    fn add(self: &Arc<Self>, name: &str, most: usize) -> Result<Arc<Handle<T>>, Error> {
+        let mut adding = self.adding.lock();
+        let queues = self.queues.load_full();
+        if let Some(queue) = queues.get(name) {
+            return Ok(queue.clone());
+        }
+        if adding.closed {
+            return Err(closed());
+        }
+        if queues.len() >= most {
+            return Err(Error::new(ErrorKind::Invalid, NOT_DONE).with_cause(format!(
+                "there are {most} queues already; raise SpoolOptions::with_max_queues if that is meant"
+            )));
+        }
+        let (of_queue, others) = std::mem::take(&mut adding.left)
+            .into_iter()
+            .partition(|left| &*left.queue == name);
+        adding.left = others;
+        let name: Arc<str> = name.into();
+        let (queue, handle) = Queue::new(self.clone(), name.clone(), older(of_queue));
+        let handle = Arc::new(handle);
+        let mut queues = (*queues).clone();
+        queues.insert(name, handle.clone());
+        self.queues.store(Arc::new(queues));
+        let stopped = self.stop.clone().cancelled_owned();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                () = stopped => {}
+                () = queue.run() => {}
+            }
+        });
+        Ok(handle)
+    }
+
+    /// All queues; from here on there will be no others.
+    pub(super) fn close(&self) -> Vec<Arc<Handle<T>>> {
+        self.adding.lock().closed = true;
+        self.handles()
+    }
+
+    pub(super) fn handles(&self) -> Vec<Arc<Handle<T>>> {
+        self.queues.load().values().cloned().collect()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.adding.lock().closed
+    }
+}
+
+impl<T> Shared<T> {
+    /// Ends all tasks at their next await.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Notes since when the front of `queue` waits, in milliseconds since 1970.
+    pub(super) fn show_oldest(&self, queue: &Arc<str>, since_ms: Option<u64>) {
+        let mut oldest = self.oldest.lock();
+        match since_ms {
+            Some(since) => oldest.insert(queue.clone(), since),
+            None => oldest.remove(queue),
+        };
+        let first = oldest.values().min().copied();
+        drop(oldest);
+        self.options.metrics.oldest.set(first.map_or(0.0, |ms| ms as f64 / 1000.0));
+    }
+
+    pub(super) fn oldest_ms(&self) -> Option<u64> {
+        self.oldest.lock().values().min().copied()
+    }
+}
+
+/// Shut down, or about to be; nothing was sent.
+pub(super) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, NOT_DONE)
+}
+
+fn older(left: Vec<LeftLane>) -> VecDeque<Older> {
+    left.into_iter()
+        .map(|left| Older {
+            lane: left.lane,
+            front: left.first,
+            last: left.last,
+            acknowledged: left.acknowledged,
+        })
+        .collect()
+}
+
+impl<T> std::fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+    }
+}
