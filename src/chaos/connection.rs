@@ -1,6 +1,6 @@
 //! One connection through the proxy: bytes one way and bytes the other way.
 
-use std::{collections::VecDeque, convert::Infallible, future::pending};
+use std::{collections::VecDeque, convert::Infallible, future::pending, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     fault::{ConnectionId, Passage},
-    proxy::Shared,
+    proxy::{Open, Shared},
     resp::ReplyCounter,
 };
 
@@ -22,17 +22,25 @@ use super::{
 pub(super) async fn serve(
     mut client: TcpStream,
     id: ConnectionId,
-    shared: &Shared,
-    cut: &CancellationToken,
+    open: Open,
+    cut: CancellationToken,
 ) {
+    let mut upstream = None;
     let end = tokio::select! {
         biased;
         () = cut.cancelled() => End::Reset,
-        end = carry(&mut client, id, shared) => end,
+        end = carry(&mut client, &mut upstream, id, open.shared()) => end,
     };
     match end {
         End::Closed => drop(client),
         End::Reset => reset(client),
+    }
+    drop(open);
+    // Closing on a Redis that still answers would reset it, and it would not read to the end of
+    // what it was sent. What passed the proxy is executed, however the client ended.
+    if let Some(mut upstream) = upstream {
+        let _ = upstream.shutdown().await;
+        swallow(&mut upstream).await;
     }
 }
 
@@ -48,13 +56,20 @@ enum End {
     Reset,
 }
 
-async fn carry(client: &mut TcpStream, id: ConnectionId, shared: &Shared) -> End {
+async fn carry(
+    client: &mut TcpStream,
+    upstream: &mut Option<TcpStream>,
+    id: ConnectionId,
+    shared: &Shared,
+) -> End {
     if shared.ask(|rules| rules.is_silent(id)) {
-        return swallow(client).await;
+        swallow(client).await;
+        return End::Closed;
     }
-    let Ok(mut upstream) = TcpStream::connect(shared.upstream).await else {
+    let Ok(connected) = TcpStream::connect(shared.upstream()).await else {
         return End::Reset;
     };
+    let upstream = upstream.insert(connected);
     let _ = client.set_nodelay(true);
     let _ = upstream.set_nodelay(true);
     let (from_client, to_client) = client.split();
@@ -66,11 +81,10 @@ async fn carry(client: &mut TcpStream, id: ConnectionId, shared: &Shared) -> End
     }
 }
 
-/// Reads on until the client gives up.
-async fn swallow(client: &mut TcpStream) -> End {
+/// Reads on until the peer is gone.
+async fn swallow(peer: &mut TcpStream) {
     let mut bytes = vec![0; PIECE];
-    while client.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
-    End::Closed
+    while peer.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
 }
 
 /// Ends with `Ok` when the client has sent all it will send and still waits for replies.
@@ -95,9 +109,7 @@ async fn requests(
             }
             Passage::Swallow => {}
             Passage::Cut(allowed) => {
-                // Redis sees these bytes and then the end, as of a client that died in between.
                 let _ = to.write_all(&bytes[..allowed]).await;
-                let _ = to.shutdown().await;
                 return Err(End::Reset);
             }
         }
@@ -157,14 +169,14 @@ async fn replies(
                     .map_err(|_| End::Closed)?;
             }
             passage => {
-                let delay = if let Passage::Delay(delay) = passage {
-                    delay
-                } else {
-                    Default::default()
+                let delay = match passage {
+                    Passage::Delay(delay) => delay,
+                    _ => Duration::ZERO,
                 };
                 // Never before one that was read earlier, also when the delay has shrunk.
-                let due = held.back().map_or_else(Instant::now, |(due, _)| *due);
-                held.push_back((due.max(Instant::now() + delay), bytes[..read].to_vec()));
+                let earliest = held.back().map_or_else(Instant::now, |(due, _)| *due);
+                let due = earliest.max(Instant::now() + delay);
+                held.push_back((due, bytes[..read].to_vec()));
             }
         }
     }

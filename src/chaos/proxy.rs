@@ -163,7 +163,7 @@ impl Drop for FaultProxy {
 /// What the proxy, its acceptor and its connections hold together.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) upstream: SocketAddr,
+    upstream: SocketAddr,
     port: Port,
     door: Mutex<Door>,
     door_moved: Notify,
@@ -180,6 +180,10 @@ struct Door {
 }
 
 impl Shared {
+    pub(super) const fn upstream(&self) -> SocketAddr {
+        self.upstream
+    }
+
     /// Asks the rules, which change with it: see [`Rules`].
     pub(super) fn ask<T>(&self, question: impl FnOnce(&mut Rules) -> T) -> T {
         question(&mut self.door.lock().rules)
@@ -242,9 +246,7 @@ async fn accept(shared: Arc<Shared>) {
                 Ok(client) => match shared.admit() {
                     Some((id, cut)) => {
                         let open = Open::new(Arc::clone(&shared));
-                        connections.spawn(async move {
-                            connection::serve(client, id, &open.shared, &cut).await;
-                        });
+                        connections.spawn(connection::serve(client, id, open, cut));
                     }
                     None => connection::reset(client),
                 },
@@ -261,7 +263,7 @@ async fn accept(shared: Arc<Shared>) {
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Counts a connection as open for as long as it lives.
-struct Open {
+pub(super) struct Open {
     shared: Arc<Shared>,
 }
 
@@ -269,6 +271,10 @@ impl Open {
     fn new(shared: Arc<Shared>) -> Self {
         shared.counts.send_modify(|counts| counts.open += 1);
         Self { shared }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 }
 

@@ -22,20 +22,22 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// use std::time::Duration;
 /// use seawall::chaos::wait_until;
 ///
-/// let mut asked = 0;
-/// let third_time = async || {
-///     asked += 1;
-///     asked == 3
-/// };
-/// wait_until("the third question", Duration::from_secs(10), third_time).await?;
-/// assert_eq!(asked, 3);
+/// let jobs = tokio::sync::Semaphore::new(0);
+/// let (met, ()) = tokio::join!(
+///     wait_until("a job", Duration::from_secs(10), || async { jobs.available_permits() > 0 }),
+///     async { jobs.add_permits(1) },
+/// );
+/// met?;
 /// # Ok::<(), seawall::chaos::NotMet>(()) }).unwrap();
 /// ```
-pub async fn wait_until(
+pub async fn wait_until<F>(
     what: &str,
     within: Duration,
-    mut met: impl AsyncFnMut() -> bool,
-) -> Result<(), NotMet> {
+    mut met: impl FnMut() -> F,
+) -> Result<(), NotMet>
+where
+    F: Future<Output = bool>,
+{
     let end = Instant::now() + within;
     let mut pause = SHORTEST;
     let asking = async {
@@ -77,14 +79,14 @@ const LONGEST: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::future::{pending, ready};
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn what_never_comes_is_named() {
         let within = Duration::from_secs(3);
-        let error = wait_until("godot", within, async || false)
+        let error = wait_until("godot", within, || async { false })
             .await
             .unwrap_err();
         assert_eq!(error.to_string(), "waited 3s for godot");
@@ -103,9 +105,9 @@ mod tests {
     async fn it_can_be_awaited_in_a_task_of_its_own() {
         let mut left = 5;
         let met = tokio::spawn(async move {
-            let counted = async || {
+            let counted = || {
                 left -= 1;
-                left == 0
+                ready(left == 0)
             };
             wait_until("zero", Duration::from_secs(3), counted).await
         });
