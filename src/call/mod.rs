@@ -96,17 +96,8 @@ impl RedisCall {
     /// [`Repeat::Unsafe`] otherwise.
     pub fn new(name: &'static str, body: impl Into<Body>) -> Self {
         let body = body.into();
-        let repeat = if body.only_reads() {
-            Repeat::Safe
-        } else {
-            Repeat::Unsafe
-        };
-        Self {
-            body: Arc::new(body),
-            name,
-            repeat,
-            deadline: None,
-        }
+        let repeat = if body.only_reads() { Repeat::Safe } else { Repeat::Unsafe };
+        Self { body: Arc::new(body), name, repeat, deadline: None }
     }
 
     /// Says whether it may be done twice.

@@ -1,6 +1,14 @@
 //! A TCP proxy in front of Redis whose [`Fault`] can be switched while connections are open.
 
-use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, task, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::{self, SocketAddr},
+    os::fd::OwnedFd,
+    sync::Arc,
+    task,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -156,7 +164,7 @@ impl FaultProxy {
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         // The acceptor is dropped a little later; the port refuses from now on.
-        self.shared.door.lock().listener = None;
+        self.shared.door.lock().shut();
     }
 }
 
@@ -199,7 +207,7 @@ impl Shared {
     /// Opens or shuts the door as the rules say.
     fn move_door(&self, door: &mut Door) {
         if door.rules.refuses() {
-            door.listener = None;
+            door.shut();
         } else if door.listener.is_none() {
             // If the system has no socket for us just now, the acceptor tries again.
             door.listener = self.port.listen().ok();
@@ -231,6 +239,15 @@ impl Shared {
 }
 
 impl Door {
+    /// Stops listening, by a shutdown: closing alone does not, while a child that another thread
+    /// is starting at this moment has a copy of the socket.
+    fn shut(&mut self) {
+        if let Some(Ok(listener)) = self.listener.take().map(TcpListener::into_std) {
+            let socket = net::TcpStream::from(OwnedFd::from(listener));
+            let _ = socket.shutdown(net::Shutdown::Both);
+        }
+    }
+
     fn cut(&mut self) {
         self.rules.cut();
         std::mem::take(&mut self.cut).cancel();

@@ -156,8 +156,8 @@ mod tests {
         Integer(i64),
         Bytes(Vec<u8>),
         Nil,
-        Array(Vec<Value>),
-        Map(Vec<(Value, Value)>),
+        Array(Vec<Self>),
+        Map(Vec<(Self, Self)>),
     }
 
     impl Value {
