@@ -160,6 +160,13 @@ impl Error {
         self.0.elapsed = elapsed;
     }
 
+    /// Says that an earlier attempt may have landed, whatever is known of the last one.
+    pub(crate) fn record_possible_landing(&mut self) {
+        if self.0.verdict.landed == Landed::No {
+            self.0.verdict.landed = Landed::Maybe;
+        }
+    }
+
     /// What failed, in one word.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -218,6 +225,21 @@ impl Error {
     /// Whether the call can be sent again without doing its work twice.
     pub fn is_repeatable(&self, repeat: Repeat) -> bool {
         self.0.verdict.class != Class::Permanent && self.0.verdict.allows_repeat(repeat)
+    }
+}
+
+/// A setting that no policy can be built from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {what}: {why}")]
+pub struct InvalidSetting {
+    what: &'static str,
+    why: &'static str,
+}
+
+impl InvalidSetting {
+    /// `what` names the setting, `why` tells what it must be.
+    pub(crate) const fn new(what: &'static str, why: &'static str) -> Self {
+        Self { what, why }
     }
 }
 
