@@ -1,9 +1,11 @@
 //! seawall keeps an application's Redis calls and job enqueues working through a Redis outage.
 
+pub mod breaker;
 pub mod call;
 pub mod classify;
 pub mod error;
 pub mod metrics;
+pub mod observe;
 
 pub use self::{
     call::{RedisCall, Reply},
