@@ -4,6 +4,7 @@ pub mod call;
 pub mod classify;
 pub mod error;
 pub mod metrics;
+pub mod spool;
 
 pub use self::{
     call::{RedisCall, Reply},
