@@ -1,0 +1,128 @@
+//! The names of things on disk: [`LaneId`] and [`Key`].
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::Damaged;
+
+/// Which lane a record belongs to: one process's stream of records to one queue.
+///
+/// A UUIDv7, so that ids sort by the time they were made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneId(Uuid);
+
+impl LaneId {
+    /// An id that no lane has had.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    pub(in crate::spool) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    pub(in crate::spool) const fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+}
+
+impl fmt::Display for LaneId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for LaneId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// What is kept under a key: the first byte of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::spool) enum Kind {
+    /// Records that wait.
+    Waiting = 1,
+    /// A record that Redis refused.
+    Parked = 2,
+}
+
+impl Kind {
+    pub(super) const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Waiting),
+            2 => Some(Self::Parked),
+            _ => None,
+        }
+    }
+}
+
+/// Kind, lane, number of the first record, part: big-endian, so that keys sort in that order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::spool) struct Key([u8; Self::LEN]);
+
+impl Key {
+    pub(in crate::spool) const LEN: usize = 27;
+
+    pub(in crate::spool) fn new(kind: Kind, lane: LaneId, number: u64, part: u16) -> Self {
+        let mut key = [0; Self::LEN];
+        key[0] = kind as u8;
+        key[1..17].copy_from_slice(&lane.to_bytes());
+        key[17..25].copy_from_slice(&number.to_be_bytes());
+        key[25..].copy_from_slice(&part.to_be_bytes());
+        Self(key)
+    }
+
+    /// The key of a store's entry.
+    pub(in crate::spool) fn parse(bytes: &[u8]) -> Result<Self, Damaged> {
+        let key: [u8; Self::LEN] = bytes.try_into().map_err(|_| Damaged("not a key"))?;
+        Kind::from_byte(key[0]).ok_or(Damaged("a key of an unknown kind"))?;
+        Ok(Self(key))
+    }
+
+    /// Below all keys of a kind.
+    pub(in crate::spool) fn first_of(kind: Kind) -> Self {
+        Self::new(kind, LaneId(Uuid::nil()), 0, 0)
+    }
+
+    /// Above all keys of a kind.
+    pub(in crate::spool) fn last_of(kind: Kind) -> Self {
+        Self::new(kind, LaneId(Uuid::max()), u64::MAX, u16::MAX)
+    }
+
+    pub(in crate::spool) fn kind(&self) -> Kind {
+        Kind::from_byte(self.0[0]).expect("a key is made with a kind")
+    }
+
+    pub(in crate::spool) fn lane(&self) -> LaneId {
+        let mut lane = [0; 16];
+        lane.copy_from_slice(&self.0[1..17]);
+        LaneId::from_bytes(lane)
+    }
+
+    /// The number of the first record.
+    pub(in crate::spool) fn number(&self) -> u64 {
+        let mut number = [0; 8];
+        number.copy_from_slice(&self.0[17..25]);
+        u64::from_be_bytes(number)
+    }
+
+    pub(in crate::spool) fn part(&self) -> u16 {
+        u16::from_be_bytes([self.0[25], self.0[26]])
+    }
+}
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, lane, number, part) = (self.0[0], self.lane(), self.number(), self.part());
+        write!(f, "{kind}/{lane}/{number}/{part}")
+    }
+}

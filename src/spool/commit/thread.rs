@@ -1,0 +1,253 @@
+//! What the thread does: gather, read, commit, answer.
+
+use std::{
+    any::Any,
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Command, DiskOptions, Durability, Left, Shared, Write,
+    read::{left, parked, read},
+};
+use crate::{
+    metrics::SpoolMetrics,
+    spool::{
+        error::{OpenError, StoreError},
+        store::{Changes, Store},
+    },
+};
+
+/// The store, and what it takes to commit to it.
+pub(super) struct Committer<S> {
+    store: S,
+    durability: Durability,
+    metrics: SpoolMetrics,
+    shared: Arc<Shared>,
+    /// When the oldest of the removals that have gathered was noticed.
+    removing_since: Option<Instant>,
+}
+
+impl<S: Store> Committer<S> {
+    /// Opens the store and looks through it. A store that panics over what it finds is damaged.
+    pub(super) fn open(
+        options: &DiskOptions,
+        open: impl FnOnce() -> Result<S, OpenError>,
+        shared: Arc<Shared>,
+    ) -> Result<(Self, Left), OpenError> {
+        let damaged = |what: String| OpenError::Damaged {
+            path: options.path.clone(),
+            what,
+        };
+        let look = || {
+            let store = open()?;
+            let left = left(&store).map_err(|error| damaged(error.to_string()))?;
+            Ok((store, left))
+        };
+        let (store, left) = catch_unwind(AssertUnwindSafe(look))
+            .map_err(|_| damaged("the store panicked while it was opened".to_owned()))??;
+        let committer = Self {
+            store,
+            durability: options.durability,
+            metrics: options.metrics.clone(),
+            shared,
+            removing_since: None,
+        };
+        committer.metrics.poisoned.set(0);
+        committer.measure();
+        Ok((committer, left))
+    }
+
+    /// Serves until it is told to close, or until no handle is left.
+    pub(super) fn run(mut self, inbox: &Receiver<Command>) {
+        let closed = loop {
+            let first = match self.next(inbox) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.commit(Vec::new());
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.commit(Vec::new());
+                    break None;
+                }
+            };
+            let mut gathered = Gathered::default();
+            let mut next = Some(first);
+            while let Some(command) = next {
+                next = match self.take(command, &mut gathered) {
+                    ControlFlow::Continue(()) => inbox.try_recv().ok(),
+                    ControlFlow::Break(()) => None,
+                };
+            }
+            let enough = self.shared.removed.lock().len() >= ENOUGH_REMOVALS;
+            if enough || !gathered.writes.is_empty() || gathered.close.is_some() {
+                self.commit(gathered.writes);
+            }
+            if gathered.close.is_some() {
+                break gathered.close;
+            }
+        };
+        let result = self.poison().map_or(Ok(()), Err);
+        // Closing writes once more, and the directory is free only then.
+        let ended = catch_unwind(AssertUnwindSafe(|| drop(self.store)));
+        let result = ended.map_or_else(
+            |panic| Err(StoreError::Unknown(panicked(&*panic))),
+            |()| result,
+        );
+        if let Some(answer) = closed {
+            let _ = answer.send(result);
+        }
+    }
+
+    /// The next command; no later than when the removals that have gathered are due.
+    fn next(&mut self, inbox: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
+        match self.removing_since {
+            Some(since) => inbox.recv_timeout(REMOVAL_DELAY.saturating_sub(since.elapsed())),
+            None => inbox.recv().map_err(RecvTimeoutError::from),
+        }
+    }
+
+    /// Reads at once and keeps writes for the commit; breaks off when that is large enough.
+    ///
+    /// So a read never waits for writes that came after it. What was answered before it was asked,
+    /// it sees.
+    fn take(&mut self, command: Command, gathered: &mut Gathered) -> ControlFlow<()> {
+        match command {
+            Command::Read(wanted, _room, answer) => {
+                let _ = answer.send(self.look(|store| read(store, wanted)));
+            }
+            Command::Parked(limit, _room, answer) => {
+                let _ = answer.send(self.look(|store| parked(store, limit)));
+            }
+            Command::Write(write) => {
+                gathered.bytes += write
+                    .changes
+                    .put
+                    .iter()
+                    .map(|chunk| chunk.bytes())
+                    .sum::<u64>();
+                gathered.writes.push(write);
+            }
+            Command::Wake => self.removing_since = Some(Instant::now()),
+            Command::Close(_room, answer) => {
+                gathered.close = Some(answer);
+                return ControlFlow::Break(());
+            }
+        }
+        if gathered.bytes < COMMIT_BYTES {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    }
+
+    fn look<T>(&self, at: impl FnOnce(&S) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        catch_unwind(AssertUnwindSafe(|| at(&self.store))).unwrap_or_else(|panic| {
+            Err(self.poisoned_by(StoreError::Unreadable(panicked(&*panic))))
+        })
+    }
+
+    /// One write to disk, with all removals that have gathered, and the answers to it.
+    fn commit(&mut self, writes: Vec<Write>) {
+        self.removing_since = None;
+        let remove = std::mem::take(&mut *self.shared.removed.lock());
+        let mut changes = Changes {
+            remove,
+            put: Vec::new(),
+        };
+        let mut answers = Vec::with_capacity(writes.len());
+        for write in writes {
+            changes.remove.extend(write.changes.remove);
+            changes.put.extend(write.changes.put);
+            answers.push((write.answer, write._room));
+        }
+        let result = self.write(changes);
+        for (answer, _room) in answers {
+            let _ = answer.send(result.clone());
+        }
+    }
+
+    fn write(&mut self, changes: Changes) -> Result<(), StoreError> {
+        if let Some(error) = self.poison() {
+            return Err(error);
+        }
+        if changes.remove.is_empty() && changes.put.is_empty() {
+            return Ok(());
+        }
+        let records: u32 = changes.put.iter().map(|chunk| chunk.records).sum();
+        let started = Instant::now();
+        catch_unwind(AssertUnwindSafe(|| self.make_durable(changes)))
+            .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))))
+            .map_err(|error| self.poisoned_by(error))?;
+        self.metrics
+            .commit_seconds
+            .observe(started.elapsed().as_secs_f64());
+        self.metrics.commit_records.observe(records.into());
+        self.measure();
+        Ok(())
+    }
+
+    fn make_durable(&mut self, changes: Changes) -> Result<(), StoreError> {
+        self.store.apply(changes)?;
+        self.store.flush()?;
+        match self.durability {
+            Durability::PowerLoss => self.store.sync(),
+            Durability::ProcessCrash => Ok(()),
+        }
+    }
+
+    /// The first failure is the one that is remembered.
+    fn poisoned_by(&self, error: StoreError) -> StoreError {
+        let why = match &error {
+            StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
+            other => other.to_string().into(),
+        };
+        if self.shared.poison.set(why).is_ok() {
+            self.metrics.poisoned.set(1);
+            self.shared.removed.lock().clear();
+            tracing::error!(%error, "the spool takes no more records until it is opened again");
+        }
+        error
+    }
+
+    fn poison(&self) -> Option<StoreError> {
+        let why = self.shared.poison.get()?;
+        Some(StoreError::Poisoned(Arc::clone(why)))
+    }
+
+    fn measure(&self) {
+        if let Ok(bytes) = self.store.disk_bytes() {
+            self.metrics
+                .disk_bytes
+                .set(bytes.try_into().unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// What came in while the disk was busy.
+#[derive(Default)]
+struct Gathered {
+    writes: Vec<Write>,
+    bytes: u64,
+    close: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+/// What the panic said stays where the panic hook has put it: it may quote what is on disk.
+fn panicked(_: &(dyn Any + Send)) -> Arc<str> {
+    "the store panicked".into()
+}
+
+/// A commit that is larger goes in several, so that the memory it takes is bounded.
+const COMMIT_BYTES: u64 = 8 << 20;
+
+/// Removals alone wait for company: replay would else pay an `fdatasync` for each of its batches.
+const ENOUGH_REMOVALS: usize = 256;
+const REMOVAL_DELAY: Duration = Duration::from_millis(100);

@@ -1,0 +1,124 @@
+//! Why a spool cannot be opened, and why its disk cannot do what it was asked to.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use super::chunk::Damaged;
+
+/// Why a spool cannot be opened. Each says what to do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another spool, in this process or another one, has this directory open.
+    #[error(
+        "the spool in {path:?} is in use by {}: end it, or give each process a directory of its own",
+        holder_text(*.holder)
+    )]
+    #[non_exhaustive]
+    Locked {
+        /// The spool's directory.
+        path: PathBuf,
+        /// The process that has it open, if it has said so; it may be this one.
+        holder: Option<u32>,
+    },
+
+    /// The spool was written by a newer seawall. Nothing in it was touched.
+    #[error(
+        "the spool in {path:?} has format {found}, and this seawall knows formats up to {known}: \
+         use the newer seawall that wrote it, or another directory"
+    )]
+    #[non_exhaustive]
+    Version {
+        /// The spool's directory.
+        path: PathBuf,
+        /// The format that was found.
+        found: u32,
+        /// The newest format that is known.
+        known: u32,
+    },
+
+    /// The directory has files in it, and they are not a spool's. Nothing was touched.
+    #[error(
+        "{path:?} holds files that are not a spool's: give the spool an empty directory, or none yet"
+    )]
+    #[non_exhaustive]
+    NotASpool {
+        /// The directory.
+        path: PathBuf,
+    },
+
+    /// What is on disk cannot be read back. It has been left as it is.
+    #[error(
+        "the spool in {path:?} is damaged ({what}): move the directory away and keep it, its records \
+         can be carved out of it; seawall will make a new one"
+    )]
+    #[non_exhaustive]
+    Damaged {
+        /// The spool's directory.
+        path: PathBuf,
+        /// What was found, without any payload.
+        what: String,
+    },
+
+    /// The operating system refused something; the source says why.
+    #[error("cannot {action} {path:?}: {}", advice(.source))]
+    #[non_exhaustive]
+    Io {
+        /// What was being done, as a verb: `create`, `lock`.
+        action: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn holder_text(holder: Option<u32>) -> String {
+    match holder {
+        Some(pid) if pid == std::process::id() => format!("this process ({pid})"),
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_owned(),
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "this user may not; the spool needs a directory of its own that it can write to"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full, and opening a spool needs some room too: free some"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only: choose another place",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "there is a file in the way: choose another place"
+        }
+        _ => "see the cause; the spool needs a local disk that works",
+    }
+}
+
+/// Why an open spool's disk did not do what it was asked to.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    /// Nothing was handed over: the spool had been closed.
+    #[error("the spool is closed")]
+    Closed,
+    /// This write failed, and some of it may be there after a restart.
+    #[error("the spool's disk failed ({0}); the record may be on disk")]
+    Unknown(Arc<str>),
+    /// An earlier write failed, and this one was not tried.
+    #[error("the spool's disk has failed ({0}) and takes no more records until it is opened again")]
+    Poisoned(Arc<str>),
+    /// Reading failed.
+    #[error("the spool's disk cannot be read ({0})")]
+    Unreadable(Arc<str>),
+    /// What was read is not what was written.
+    #[error("a chunk of the spool is damaged: {0}")]
+    Damaged(#[from] Damaged),
+}
+
+impl StoreError {
+    /// Whether what was to be written may come back after a restart.
+    pub(super) fn may_be_on_disk(&self) -> bool {
+        matches!(self, Self::Unknown(_))
+    }
+}
