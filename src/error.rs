@@ -154,6 +154,38 @@ impl Error {
         self
     }
 
+    /// The same failure, told to another caller that it has met.
+    pub(crate) fn again(&self) -> Self {
+        let Inner {
+            kind,
+            verdict,
+            call,
+            attempts,
+            elapsed,
+            retry_after,
+            source,
+        } = &*self.0;
+        Self(Box::new(Inner {
+            kind: *kind,
+            verdict: *verdict,
+            call,
+            attempts: *attempts,
+            elapsed: *elapsed,
+            retry_after: *retry_after,
+            source: source
+                .as_ref()
+                .map(|source| Cause(source.to_string().into()).into()),
+        }))
+    }
+
+    /// What it says, with what its source says.
+    pub(crate) fn reason(&self) -> String {
+        match &self.0.source {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+
     /// Fills in how often it was tried, and for how long.
     pub(crate) fn record(&mut self, attempts: u32, elapsed: Duration) {
         self.0.attempts = attempts;

@@ -81,13 +81,19 @@ where
     type Future = WrappedFuture<S::Future, C>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.client.poll_ready(cx).map_err(|error| stamp(error, &self.classify, "ready"))
+        self.client
+            .poll_ready(cx)
+            .map_err(|error| stamp(error, &self.classify, "ready"))
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
         let name = request.name();
         let answer = self.client.call(request);
-        WrappedFuture { answer, classify: self.classify.clone(), name }
+        WrappedFuture {
+            answer,
+            classify: self.classify.clone(),
+            name,
+        }
     }
 }
 
@@ -171,7 +177,12 @@ where
 
     fn call(&mut self, batch: Batch<T>) -> Self::Future {
         let through = batch.first() - 1;
-        OneByOneFuture { inner: self.inner.clone(), batch, through, calling: None }
+        OneByOneFuture {
+            inner: self.inner.clone(),
+            batch,
+            through,
+            calling: None,
+        }
     }
 }
 

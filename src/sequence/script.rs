@@ -14,7 +14,11 @@ use crate::{
 
 /// The call that applies `batch`.
 pub(super) fn call(batch: &Batch<Write>) -> RedisCall {
-    let lane = format!("seawall:{{{}}}:lane:{}", hash_tag(batch.queue()), batch.lane());
+    let lane = format!(
+        "seawall:{{{}}}:lane:{}",
+        hash_tag(batch.queue()),
+        batch.lane()
+    );
     let call = if batch.ends_lane() {
         RedisCall::new("end_lane", redis::cmd("UNLINK").arg(lane))
     } else {
@@ -66,8 +70,11 @@ pub(super) fn read(reply: Reply) -> Result<Applied, Error> {
 
 /// Not one of our scripts' answers: a proxy in between, perhaps. The batch is kept.
 fn unreadable() -> Error {
-    Error::new(ErrorKind::Redis, Verdict::new(Class::Permanent, Landed::Maybe))
-        .with_cause("the answer is not one of seawall's script")
+    Error::new(
+        ErrorKind::Redis,
+        Verdict::new(Class::Permanent, Landed::Maybe),
+    )
+    .with_cause("the answer is not one of seawall's script")
 }
 
 /// The list that all records of the batch push to, if they do.
@@ -77,7 +84,13 @@ fn one_list(batch: &Batch<Write>) -> Option<(&str, Side)> {
     }
     let mut target = None;
     for (_, write) in batch.iter() {
-        let Some(Write { effect: Effect::Push { key, side, .. }, .. }) = write else { return None };
+        let Some(Write {
+            effect: Effect::Push { key, side, .. },
+            ..
+        }) = write
+        else {
+            return None;
+        };
         let this = (key.as_deref().unwrap_or(batch.queue()), *side);
         if *target.get_or_insert(this) != this {
             return None;
@@ -88,11 +101,19 @@ fn one_list(batch: &Batch<Write>) -> Option<(&str, Side)> {
 
 fn push(batch: &Batch<Write>, lane: &str, key: &str, side: Side) -> ScriptCall {
     let mut cmd = Cmd::with_capacity(9 + batch.len(), size(batch) + 256);
-    cmd.arg("EVALSHA").arg(PUSH.get_hash()).arg(2).arg(lane).arg(key);
+    cmd.arg("EVALSHA")
+        .arg(PUSH.get_hash())
+        .arg(2)
+        .arg(lane)
+        .arg(key);
     head(&mut cmd, batch);
     cmd.arg(side.verb());
     for (_, write) in batch.iter() {
-        if let Some(Write { effect: Effect::Push { value, .. }, .. }) = write {
+        if let Some(Write {
+            effect: Effect::Push { value, .. },
+            ..
+        }) = write
+        {
             cmd.arg(&value[..]);
         }
     }
@@ -128,17 +149,25 @@ fn group(batch: &Batch<Write>, lane: &str) -> ScriptCall {
 }
 
 fn head(cmd: &mut Cmd, batch: &Batch<Write>) {
-    cmd.arg(batch.first()).arg(batch.after()).arg(batch.lifetime().as_secs().max(1));
+    cmd.arg(batch.first())
+        .arg(batch.after())
+        .arg(batch.lifetime().as_secs().max(1));
 }
 
 fn size(batch: &Batch<Write>) -> usize {
     use crate::spool::Spoolable;
-    batch.iter().filter_map(|(_, write)| write).map(Spoolable::size).sum()
+    batch
+        .iter()
+        .filter_map(|(_, write)| write)
+        .map(Spoolable::size)
+        .sum()
 }
 
 /// The part of a key that decides its hash slot, so that the lane's key is in the queue's slot.
 fn hash_tag(queue: &str) -> &str {
-    let tag = queue.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    let tag = queue
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'));
     match tag {
         Some((tag, _)) if !tag.is_empty() => tag,
         _ => queue,
@@ -165,7 +194,11 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_the_scripts_keeps_the_batch() {
-        for value in [Value::Nil, Value::Array(vec![]), Value::Array(vec![Value::Int(1)])] {
+        for value in [
+            Value::Nil,
+            Value::Array(vec![]),
+            Value::Array(vec![Value::Int(1)]),
+        ] {
             assert!(read(Reply::new(value)).is_err());
         }
     }

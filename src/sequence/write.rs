@@ -22,7 +22,11 @@ pub struct Write {
 
 #[derive(Clone, PartialEq)]
 pub(super) enum Effect {
-    Push { key: Option<Arc<str>>, side: Side, value: Bytes },
+    Push {
+        key: Option<Arc<str>>,
+        side: Side,
+        value: Bytes,
+    },
     Group(Vec<Command>),
 }
 
@@ -55,7 +59,10 @@ pub struct Command {
 impl Command {
     /// A command by its name.
     pub fn new(name: &'static str) -> Self {
-        Self { arguments: vec![Bytes::from_static(name.as_bytes())], must_add: false }
+        Self {
+            arguments: vec![Bytes::from_static(name.as_bytes())],
+            must_add: false,
+        }
     }
 
     /// Appends an argument.
@@ -87,8 +94,16 @@ impl Write {
         side: Side,
         value: impl Into<Bytes>,
     ) -> Self {
-        let effect = Effect::Push { key, side, value: value.into() };
-        Self { queue: queue.into(), expires_at_ms: None, effect }
+        let effect = Effect::Push {
+            key,
+            side,
+            value: value.into(),
+        };
+        Self {
+            queue: queue.into(),
+            expires_at_ms: None,
+            effect,
+        }
     }
 
     /// Applies `commands` one after the other with nothing in between.
@@ -96,13 +111,19 @@ impl Write {
     /// A command that Redis refuses for good parks the record; the commands before it in the group have
     /// been carried out by then.
     pub fn group(queue: impl Into<Arc<str>>, commands: Vec<Command>) -> Self {
-        Self { queue: queue.into(), expires_at_ms: None, effect: Effect::Group(commands) }
+        Self {
+            queue: queue.into(),
+            expires_at_ms: None,
+            effect: Effect::Group(commands),
+        }
     }
 
     /// Is not delivered from this moment on, to the millisecond.
     #[must_use]
     pub fn with_expiry(mut self, at: SystemTime) -> Self {
-        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         self.expires_at_ms = Some(since.as_millis() as u64);
         self
     }
@@ -129,7 +150,9 @@ impl fmt::Debug for Write {
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Command").field("arguments", &self.arguments.len()).finish_non_exhaustive()
+        f.debug_struct("Command")
+            .field("arguments", &self.arguments.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,17 +168,36 @@ impl Spoolable for Write {
                 HEADER + key.as_ref().map_or(0, |key| key.len()) + value.len()
             }
             Effect::Group(commands) => commands.iter().fold(HEADER, |size, command| {
-                command.arguments.iter().fold(size + 8, |size, argument| size + 4 + argument.len())
+                command
+                    .arguments
+                    .iter()
+                    .fold(size + 8, |size, argument| size + 4 + argument.len())
             }),
         }
     }
 
     fn encode(&self, into: &mut Vec<u8>) {
         let kind = match &self.effect {
-            Effect::Push { key: None, side: Side::Front, .. } => FRONT,
-            Effect::Push { key: None, side: Side::Back, .. } => BACK,
-            Effect::Push { key: Some(_), side: Side::Front, .. } => FRONT | WITH_KEY,
-            Effect::Push { key: Some(_), side: Side::Back, .. } => BACK | WITH_KEY,
+            Effect::Push {
+                key: None,
+                side: Side::Front,
+                ..
+            } => FRONT,
+            Effect::Push {
+                key: None,
+                side: Side::Back,
+                ..
+            } => BACK,
+            Effect::Push {
+                key: Some(_),
+                side: Side::Front,
+                ..
+            } => FRONT | WITH_KEY,
+            Effect::Push {
+                key: Some(_),
+                side: Side::Back,
+                ..
+            } => BACK | WITH_KEY,
             Effect::Group(_) => GROUP,
         };
         into.extend([VERSION, kind]);
@@ -205,13 +247,22 @@ impl Spoolable for Write {
                         .into(),
                 ),
             };
-            Effect::Push { key, side, value: bytes }
+            Effect::Push {
+                key,
+                side,
+                value: bytes,
+            }
         };
-        Ok(Self { queue: queue.clone(), expires_at_ms, effect })
+        Ok(Self {
+            queue: queue.clone(),
+            expires_at_ms,
+            effect,
+        })
     }
 
     fn expires_at(&self) -> Option<SystemTime> {
-        self.expires_at_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
+        self.expires_at_ms
+            .map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
     }
 }
 
@@ -225,9 +276,16 @@ fn decode_group(bytes: &mut Bytes) -> Result<Vec<Command>, Undecodable> {
         for _ in 0..count {
             arguments.push(take(bytes)?);
         }
-        commands.push(Command { arguments, must_add });
+        commands.push(Command {
+            arguments,
+            must_add,
+        });
     }
-    if bytes.is_empty() { Ok(commands) } else { Err(Undecodable::new("it is too long")) }
+    if bytes.is_empty() {
+        Ok(commands)
+    } else {
+        Err(Undecodable::new("it is too long"))
+    }
 }
 
 fn put(into: &mut Vec<u8>, part: &[u8]) {
@@ -237,7 +295,11 @@ fn put(into: &mut Vec<u8>, part: &[u8]) {
 
 fn take(bytes: &mut Bytes) -> Result<Bytes, Undecodable> {
     let len = take_u32(bytes)? as usize;
-    if bytes.len() < len { Err(SHORT) } else { Ok(bytes.split_to(len)) }
+    if bytes.len() < len {
+        Err(SHORT)
+    } else {
+        Ok(bytes.split_to(len))
+    }
 }
 
 fn take_u32(bytes: &mut Bytes) -> Result<u32, Undecodable> {
@@ -264,14 +326,22 @@ mod tests {
         let key = proptest::option::of("[a-z:{}é]{0,12}");
         let push = (side, key, bytes())
             .prop_map(|(side, key, value)| Write::push("q", key.map(Into::into), side, value));
-        let command = (proptest::collection::vec(bytes(), 0..5), any::<bool>())
-            .prop_map(|(arguments, must_add)| Command { arguments, must_add });
+        let command = (proptest::collection::vec(bytes(), 0..5), any::<bool>()).prop_map(
+            |(arguments, must_add)| Command {
+                arguments,
+                must_add,
+            },
+        );
         let group = proptest::collection::vec(command, 0..5)
             .prop_map(|commands| Write::group("q", commands));
-        (prop_oneof![push, group], proptest::option::of(1u64..1 << 45)).prop_map(|(mut write, at)| {
-            write.expires_at_ms = at;
-            write
-        })
+        (
+            prop_oneof![push, group],
+            proptest::option::of(1u64..1 << 45),
+        )
+            .prop_map(|(mut write, at)| {
+                write.expires_at_ms = at;
+                write
+            })
     }
 
     proptest! {

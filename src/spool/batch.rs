@@ -12,7 +12,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::LaneId;
-use crate::{call::{Repeat, Request}, error::Error};
+use crate::{
+    call::{Repeat, Request},
+    error::Error,
+};
 
 /// A record that the spool can keep on disk: a [`Write`](crate::sequence::Write), or a type of your
 /// own.
@@ -149,7 +152,10 @@ impl<T> Batch<T> {
     }
 
     /// How many records, those to be skipped included. 0 only if it [ends](Self::ends_lane) its lane.
-    #[allow(clippy::len_without_is_empty, reason = "ends_lane says what an empty one is for")]
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "ends_lane says what an empty one is for"
+    )]
     pub fn len(&self) -> usize {
         self.range.len()
     }
@@ -157,7 +163,12 @@ impl<T> Batch<T> {
     /// The records with their numbers, in order. `None` stands for a number to be spent on nothing:
     /// its record has expired.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Option<&T>)> {
-        let mut spent = self.spent.iter().copied().skip_while(|at| *at < self.range.start).peekable();
+        let mut spent = self
+            .spent
+            .iter()
+            .copied()
+            .skip_while(|at| *at < self.range.start)
+            .peekable();
         self.range.clone().map(move |at| {
             let live = spent.next_if_eq(&at).is_none();
             (self.origin + at as u64, live.then(|| &self.records[at]))
@@ -194,7 +205,10 @@ impl<T> Batch<T> {
 
     /// The places, among all records it was made of, of those left for which `is` holds.
     pub(super) fn places(&self, is: impl Fn(&T) -> bool) -> Vec<usize> {
-        self.range.clone().filter(|at| is(&self.records[*at])).collect()
+        self.range
+            .clone()
+            .filter(|at| is(&self.records[*at]))
+            .collect()
     }
 
     pub(super) fn is_spent(&self, number: u64) -> bool {
@@ -261,7 +275,11 @@ pub(super) enum Outcome {
     /// Those up to `through` are in; the next one met `error`, which is not its fault.
     Stopped { through: u64, error: Error },
     /// Those up to `through` are in; the far end will never take the next `count`.
-    Refused { through: u64, count: u64, error: Error },
+    Refused {
+        through: u64,
+        count: u64,
+        error: Error,
+    },
     /// Nothing was done: the far end knows this lane only up to `last`.
     Gap { last: u64 },
 }
@@ -269,13 +287,19 @@ pub(super) enum Outcome {
 impl Applied {
     /// Every record is in, or was before.
     pub fn all() -> Self {
-        Self { outcome: Outcome::All, duplicates: 0 }
+        Self {
+            outcome: Outcome::All,
+            duplicates: 0,
+        }
     }
 
     /// The records up to number `through` are in; the next one met `error`, which was not its fault,
     /// and nothing after it was tried.
     pub fn stopped(through: u64, error: Error) -> Self {
-        Self { outcome: Outcome::Stopped { through, error }, ..Self::all() }
+        Self {
+            outcome: Outcome::Stopped { through, error },
+            ..Self::all()
+        }
     }
 
     /// The records up to number `through` are in; the next `count` will never be taken, because of
@@ -284,13 +308,23 @@ impl Applied {
     /// They must not be marked as done at the far end: they are parked first, and only the batch
     /// after them moves on. A crash in between meets them again.
     pub fn refused(through: u64, count: u64, error: Error) -> Self {
-        Self { outcome: Outcome::Refused { through, count: count.max(1), error }, ..Self::all() }
+        Self {
+            outcome: Outcome::Refused {
+                through,
+                count: count.max(1),
+                error,
+            },
+            ..Self::all()
+        }
     }
 
     /// Nothing was done, since the far end has this lane only up to number `last`, which is less than
     /// [`Batch::after`].
     pub fn gap(last: u64) -> Self {
-        Self { outcome: Outcome::Gap { last }, ..Self::all() }
+        Self {
+            outcome: Outcome::Gap { last },
+            ..Self::all()
+        }
     }
 
     /// How many of the records an earlier try had landed.
@@ -355,9 +389,15 @@ mod tests {
         let batch = Batch::new(LaneId::fresh(), "q".into(), 10, vec!['a', 'b', 'c', 'd'])
             .with_spent(vec![0, 2]);
         let shown = |batch: &Batch<char>| {
-            batch.iter().map(|(number, record)| (number, record.copied())).collect::<Vec<_>>()
+            batch
+                .iter()
+                .map(|(number, record)| (number, record.copied()))
+                .collect::<Vec<_>>()
         };
-        assert_eq!(shown(&batch), [(10, None), (11, Some('b')), (12, None), (13, Some('d'))]);
+        assert_eq!(
+            shown(&batch),
+            [(10, None), (11, Some('b')), (12, None), (13, Some('d'))]
+        );
         let rest = batch.clone().rest(11).unwrap();
         assert_eq!(shown(&rest), [(12, None), (13, Some('d'))]);
         assert_eq!((rest.first(), rest.last(), rest.len()), (12, 13, 2));

@@ -13,13 +13,12 @@ mod writer;
 
 use bytes::Bytes;
 
-pub use self::key::LaneId;
 pub(super) use self::{
     gather::{Gather, Held, Whole},
     key::{Key, Kind},
-    parked::Parked,
     writer::Writer,
 };
+pub use self::{key::LaneId, parked::Parked};
 
 /// The name of a queue is part of every chunk, and has to leave room for records.
 pub(super) const LONGEST_QUEUE: usize = 1024;
@@ -51,6 +50,8 @@ pub(super) struct Frame {
     pub(super) count: u32,
     pub(super) parts: u16,
     pub(super) written_ms: u64,
+    /// The last number of the lane that Redis had acknowledged when this was written.
+    pub(super) acknowledged: u64,
     pub(super) bytes: u64,
     queue: Bytes,
     body: Bytes,
@@ -110,6 +111,7 @@ impl Frame {
             count,
             parts,
             written_ms: u64_at(head, WRITTEN),
+            acknowledged: u64_at(head, ACKNOWLEDGED),
             bytes: 0,
             queue: Bytes::new(),
             body: Bytes::new(),
@@ -130,6 +132,7 @@ struct Header<'a> {
     lane: LaneId,
     queue: &'a str,
     written_ms: u64,
+    acknowledged: u64,
 }
 
 impl Header<'_> {
@@ -153,6 +156,7 @@ impl Header<'_> {
         put(&mut value, QUEUE, (queue.len() as u16).to_le_bytes());
         put(&mut value, LANE, self.lane.to_bytes());
         put(&mut value, WRITTEN, self.written_ms.to_le_bytes());
+        put(&mut value, ACKNOWLEDGED, self.acknowledged.to_le_bytes());
         value.extend_from_slice(queue);
         value
     }
@@ -217,7 +221,8 @@ const CHECKSUM: usize = 28;
 const LANE: usize = 32;
 const FIRST: usize = 48;
 const WRITTEN: usize = 56;
-const FIXED: usize = 64;
+const ACKNOWLEDGED: usize = 64;
+const FIXED: usize = 72;
 
 /// Over all of the value but the checksum itself. The key needs none: all of it is in the header.
 fn checksum(head: &[u8; FIXED], after: &[u8]) -> u32 {

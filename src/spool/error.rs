@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use super::chunk::Damaged;
+use crate::classify::Landed;
 
 /// Why a spool cannot be opened. Each says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +119,10 @@ pub(super) enum StoreError {
 
 impl StoreError {
     /// Whether what was to be written may come back after a restart.
-    pub(super) fn may_be_on_disk(&self) -> bool {
-        matches!(self, Self::Unknown(_))
+    pub(super) fn landed(&self) -> Landed {
+        match self {
+            Self::Unknown(_) => Landed::Maybe,
+            _ => Landed::No,
+        }
     }
 }

@@ -36,19 +36,29 @@ enum State<T> {
     /// Only while memory is full, which makes the box the least of the worries.
     Waiting(BoxFuture<'static, Result<ResponseFuture<T>, Error>>),
     /// The owner keeps the tasks alive until the receipt is there.
-    Entered { receipt: oneshot::Receiver<Result<Receipt, Error>>, _owner: Arc<Owner<T>> },
+    Entered {
+        receipt: oneshot::Receiver<Result<Receipt, Error>>,
+        _owner: Arc<Owner<T>>,
+    },
 }
 
 impl<T: Spoolable> ResponseFuture<T> {
     pub(super) fn refused(error: Error) -> Self {
-        Self { state: State::Refused(Some(error)) }
+        Self {
+            state: State::Refused(Some(error)),
+        }
     }
 
     pub(super) fn entered(
         owner: Arc<Owner<T>>,
         receipt: oneshot::Receiver<Result<Receipt, Error>>,
     ) -> Self {
-        Self { state: State::Entered { receipt, _owner: owner } }
+        Self {
+            state: State::Entered {
+                receipt,
+                _owner: owner,
+            },
+        }
     }
 
     pub(super) fn waiting_for_memory(
@@ -71,7 +81,9 @@ impl<T: Spoolable> ResponseFuture<T> {
             }
             enter(&owner, &queue.intake, record, units, since)
         };
-        Self { state: State::Waiting(wait.boxed()) }
+        Self {
+            state: State::Waiting(wait.boxed()),
+        }
     }
 }
 

@@ -64,7 +64,8 @@ impl<T: Spoolable> Intake<T> {
         gathered.bytes += size;
         drop(gathered);
         if first {
-            self.arrived.store(true, std::sync::atomic::Ordering::Release);
+            self.arrived
+                .store(true, std::sync::atomic::Ordering::Release);
             self.taker.wake();
         }
         Ok(())
@@ -74,7 +75,12 @@ impl<T: Spoolable> Intake<T> {
     /// is any.
     pub(super) fn take(&self, most: usize, bytes: usize) -> (Vec<T>, Vec<Waiter>) {
         let mut gathered = self.gathered.lock();
-        let Gathered { records, waiters, bytes: held, .. } = &mut *gathered;
+        let Gathered {
+            records,
+            waiters,
+            bytes: held,
+            ..
+        } = &mut *gathered;
         let count = if records.len() <= most && *held <= bytes {
             records.len()
         } else {
@@ -104,13 +110,20 @@ impl<T: Spoolable> Intake<T> {
     /// How many have gathered, and since when the first one waits.
     pub(super) fn gathered(&self) -> Option<(usize, Instant)> {
         let gathered = self.gathered.lock();
-        gathered.waiters.first().map(|first| (gathered.records.len(), first.since))
+        gathered
+            .waiters
+            .first()
+            .map(|first| (gathered.records.len(), first.since))
     }
 
     /// Ready once for each time that the first record of many has arrived.
     pub(super) fn poll_arrival(&self, cx: &Context<'_>) -> Poll<()> {
         self.taker.register(cx.waker());
-        if self.arrived.swap(false, AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        if self.arrived.swap(false, AcqRel) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Takes no more. What has gathered can still be taken.

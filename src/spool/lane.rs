@@ -114,7 +114,11 @@ impl Lane {
         if self.sending {
             Send::Nothing
         } else if self.is_direct() {
-            if gathered > 0 { Send::Gathered } else { Send::Nothing }
+            if gathered > 0 {
+                Send::Gathered
+            } else {
+                Send::Nothing
+            }
         } else if self.older {
             Send::Older
         } else if self.front().is_some_and(|front| front < self.barrier()) {
@@ -139,7 +143,11 @@ impl Lane {
         } else if self.write_ahead {
             Append::Gathered
         } else if self.is_direct() || (few && self.sending && !self.older) {
-            if self.sending && overdue { Append::Gathered } else { Append::Nothing }
+            if self.sending && overdue {
+                Append::Gathered
+            } else {
+                Append::Nothing
+            }
         } else {
             Append::Gathered
         }
@@ -149,7 +157,10 @@ impl Lane {
     pub(super) fn take(&mut self, count: usize) -> Span {
         let first = self.next;
         self.next += count as u64;
-        Span { first, last: self.next - 1 }
+        Span {
+            first,
+            last: self.next - 1,
+        }
     }
 
     /// A request is on its way.
@@ -176,7 +187,9 @@ impl Lane {
 
     /// These numbers did not get through, and go to disk. Says at which place among the returned ones.
     pub(super) fn returned(&mut self, span: Span) -> usize {
-        let place = self.returned.partition_point(|other| other.first < span.first);
+        let place = self
+            .returned
+            .partition_point(|other| other.first < span.first);
         self.returned.insert(place, span);
         place
     }
@@ -193,13 +206,16 @@ impl Lane {
 
     /// The write is over; `kept` says whether the disk has the numbers.
     pub(super) fn appended(&mut self, kept: bool) {
-        let Some(span) = self.appending.take() else { return };
+        let Some(span) = self.appending.take() else {
+            return;
+        };
         if kept {
             self.disk = Some(match self.disk {
                 None => span,
-                Some(disk) => {
-                    Span { first: disk.first.min(span.first), last: disk.last.max(span.last) }
-                }
+                Some(disk) => Span {
+                    first: disk.first.min(span.first),
+                    last: disk.last.max(span.last),
+                },
             });
         }
     }
@@ -208,7 +224,10 @@ impl Lane {
     pub(super) fn removed(&mut self, through: u64) {
         self.disk = self.disk.and_then(|disk| {
             let first = disk.first.max(through + 1);
-            (first <= disk.last).then_some(Span { first, last: disk.last })
+            (first <= disk.last).then_some(Span {
+                first,
+                last: disk.last,
+            })
         });
     }
 

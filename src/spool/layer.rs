@@ -20,7 +20,9 @@ pub struct SpoolLayer<T> {
 impl<T> SpoolLayer<T> {
     /// A layer for this spool.
     pub fn new(spool: &Spool<T>) -> Self {
-        Self { owner: spool.owner.clone() }
+        Self {
+            owner: spool.owner.clone(),
+        }
     }
 }
 
@@ -33,7 +35,9 @@ where
     type Service = Spooling<T>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.owner.shared.set_way_out(BoxCloneSyncService::new(inner));
+        self.owner
+            .shared
+            .set_way_out(BoxCloneSyncService::new(inner));
         Spooling::new(self.owner.clone())
     }
 }

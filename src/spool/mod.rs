@@ -106,9 +106,10 @@ use tokio::{
 pub use self::{
     batch::{Applied, Batch, Place, Receipt, Spoolable, Undecodable},
     chunk::{LaneId, Parked},
+    commit::Durability,
     error::OpenError,
     layer::SpoolLayer,
-    options::{Ack, Durability, Overflow, Replay, SpoolOptions},
+    options::{Ack, Overflow, Replay, SpoolOptions},
     service::Spooling,
 };
 use self::{
@@ -149,21 +150,32 @@ impl<T: Spoolable> Spool<T> {
         let opening = tokio::task::spawn_blocking(move || Disk::open(&disk_options));
         let (disk, left) = match opening.await {
             Ok(opened) => opened?,
-            Err(_) => return Err(OpenError::interrupted(&options.path)),
+            Err(interrupted) => {
+                let interrupted = std::io::Error::other(interrupted);
+                return Err(dir::failed("open", &options.path)(interrupted));
+            }
         };
-        let usage = Usage::new(options.max_records, options.max_bytes, options.metrics.clone());
+        let usage = Usage::new(
+            options.max_records,
+            options.max_bytes,
+            options.metrics.clone(),
+        );
         usage.adopt(left.parked, left.parked_bytes, left.parked);
         for lane in &left.lanes {
             usage.adopt(lane.records, lane.bytes, 0);
         }
         if !left.lanes.is_empty() {
             tracing::info!(
-                records = usage.waiting(), lanes = left.lanes.len(), parked = left.parked,
+                records = usage.waiting(),
+                lanes = left.lanes.len(),
+                parked = left.parked,
                 "the spool holds records of an earlier run"
             );
         }
         let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
-        Ok(Self { owner: Arc::new(Owner { shared }) })
+        Ok(Self {
+            owner: Arc::new(Owner { shared }),
+        })
     }
 
     /// Waits until nothing is left in memory or on disk: all is in Redis, or parked.
@@ -199,7 +211,12 @@ impl<T: Spoolable> Spool<T> {
         let mut ends = Vec::new();
         for queue in shared.close() {
             let (done, ended) = oneshot::channel();
-            if queue.control.send(Control::Shutdown { deadline, done }).await.is_ok() {
+            if queue
+                .control
+                .send(Control::Shutdown { deadline, done })
+                .await
+                .is_ok()
+            {
                 ends.push(ended);
             }
         }
@@ -212,8 +229,10 @@ impl<T: Spoolable> Spool<T> {
         match closed {
             Ok(Ok(())) => Ok(shared.usage.waiting()),
             Ok(Err(error)) => Err(disk_failed(&error)),
-            Err(_) => Err(Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::Maybe))
-                .with_cause("the disk has not answered in time")),
+            Err(_) => Err(
+                Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::Maybe))
+                    .with_cause("the disk has not answered in time"),
+            ),
         }
     }
 
@@ -223,7 +242,12 @@ impl<T: Spoolable> Spool<T> {
     ///
     /// The disk failed, or the spool has been shut down.
     pub async fn parked(&self, limit: usize) -> Result<Vec<Parked>, Error> {
-        self.owner.shared.disk.parked(limit).await.map_err(|error| disk_failed(&error))
+        self.owner
+            .shared
+            .disk
+            .parked(limit)
+            .await
+            .map_err(|error| disk_failed(&error))
     }
 
     /// How much it holds, now.
@@ -242,19 +266,26 @@ impl<T: Spoolable> Spool<T> {
 }
 
 fn disk_failed(error: &error::StoreError) -> Error {
-    Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, error.landed()))
-        .with_cause(error.to_string())
+    Error::new(
+        ErrorKind::Spool,
+        Verdict::new(Class::Outage, error.landed()),
+    )
+    .with_cause(error.to_string())
 }
 
 impl<T> Clone for Spool<T> {
     fn clone(&self) -> Self {
-        Self { owner: self.owner.clone() }
+        Self {
+            owner: self.owner.clone(),
+        }
     }
 }
 
 impl<T> fmt::Debug for Spool<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spool").field("options", &self.owner.shared.options).finish()
+        f.debug_struct("Spool")
+            .field("options", &self.owner.shared.options)
+            .finish()
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::commit::Durability;
 use crate::metrics::SpoolMetrics;
 
 /// Settings of a [`Spool`](super::Spool).
@@ -184,17 +185,6 @@ pub enum Ack {
     Spooled,
 }
 
-/// What a record on disk survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Durability {
-    /// A power cut: each write ends in an fdatasync.
-    #[default]
-    PowerLoss,
-    /// The death of the process, not of the machine. Faster on slow disks.
-    ProcessCrash,
-}
-
 /// What happens to a record that would pass a bound of the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -254,7 +244,11 @@ impl Replay {
 
     /// As fast as Redis takes it, from the first moment: for a Redis that is yours alone.
     pub fn unpaced() -> Self {
-        Self { start_rate: None, jitter: Duration::ZERO, ..Self::default() }
+        Self {
+            start_rate: None,
+            jitter: Duration::ZERO,
+            ..Self::default()
+        }
     }
 
     /// At most `records` a second per queue. At least 1.

@@ -26,7 +26,11 @@ enum Phase {
 
 impl Pace {
     pub(super) fn new(options: Replay) -> Self {
-        Self { options, phase: Phase::Knocking { failures: 0 }, next: None }
+        Self {
+            options,
+            phase: Phase::Knocking { failures: 0 },
+            next: None,
+        }
     }
 
     /// When the next batch may go: `None` at once.
@@ -64,7 +68,10 @@ impl Pace {
             Phase::Flowing { .. } => 1,
         };
         self.phase = Phase::Knocking { failures };
-        let doubled = self.options.min_delay.saturating_mul(1 << (failures - 1).min(16));
+        let doubled = self
+            .options
+            .min_delay
+            .saturating_mul(1 << (failures - 1).min(16));
         let delay = doubled.min(self.options.max_delay);
         let delay = delay.mul_f64(0.5 + sample / 2.0);
         // A breaker that says "in 30 s" is obeyed only so far: it may close earlier, and to be refused
@@ -120,7 +127,10 @@ mod tests {
         assert_eq!(waits, [50, 100, 200, 400, 800, 1000, 1000]);
         pace.delivered(1, now);
         pace.failed(None, now, 0.0);
-        assert_eq!(pace.wait_until(now).unwrap() - now, Duration::from_millis(25));
+        assert_eq!(
+            pace.wait_until(now).unwrap() - now,
+            Duration::from_millis(25)
+        );
     }
 
     #[test]

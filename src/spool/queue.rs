@@ -23,8 +23,7 @@ use tower::ServiceExt;
 use super::{
     Batch, LaneId, Place, Receipt, Spoolable,
     batch::{Applied, Outcome},
-    chunk::{Chunk, Writer},
-    commit::{Disk, Parked},
+    chunk::{Chunk, Parked, Writer},
     error::StoreError,
     intake::{Intake, Waiter},
     lane::{Append, Lane, Send, Span},
@@ -45,7 +44,10 @@ pub(super) enum Control {
     /// Answer when nothing is left in memory or on disk.
     Flush(oneshot::Sender<()>),
     /// Deliver what you can until `deadline`, write down the rest, and end.
-    Shutdown { deadline: Instant, done: oneshot::Sender<()> },
+    Shutdown {
+        deadline: Instant,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// What the others hold of a queue.
@@ -134,7 +136,11 @@ impl<T: Spoolable> Queue<T> {
         let metrics = options.metrics.queue(&name);
         let intake = Arc::new(Intake::new());
         let (sender, control) = mpsc::channel(16);
-        let handle = Handle { intake: intake.clone(), control: sender, metrics: metrics.clone() };
+        let handle = Handle {
+            intake: intake.clone(),
+            control: sender,
+            metrics: metrics.clone(),
+        };
         let id = LaneId::fresh();
         let queue = Self {
             metrics,
@@ -246,36 +252,63 @@ impl<T: Spoolable> Queue<T> {
     /// Takes and numbers what has gathered.
     fn gather(&mut self) -> Option<Outgoing<T>> {
         let options = &self.shared.options;
-        let (records, waiters) =
-            self.intake.take(options.max_batch_records, options.max_batch_bytes);
+        let (records, waiters) = self
+            .intake
+            .take(options.max_batch_records, options.max_batch_bytes);
         if records.is_empty() {
             return None;
         }
         let span = self.lane.take(records.len());
         let batch = Batch::new(self.id, self.name.clone(), span.first, records)
             .with_lifetime(options.lane_lifetime);
-        Some(Outgoing { batch, waiters: waiters.into(), failure: None })
+        Some(Outgoing {
+            batch,
+            waiters: waiters.into(),
+            failure: None,
+        })
     }
 
     /// Starts writing as much of `outgoing` as there is room for, and settles what happens to the rest.
     /// Says whether anything else may be tried now.
     fn write(&mut self, outgoing: Outgoing<T>, now: Instant) -> bool {
-        let Outgoing { batch, mut waiters, failure } = outgoing;
+        let Outgoing {
+            batch,
+            mut waiters,
+            failure,
+        } = outgoing;
         let (chunks, kept, bytes) = self.encode(&batch);
-        let span = Span { first: batch.first(), last: batch.first() + kept as u64 - 1 };
+        let span = Span {
+            first: batch.first(),
+            last: batch.first() + kept as u64 - 1,
+        };
         let rest = waiters.split_off(kept);
         if kept > 0 {
-            let answer = self.shared.disk.clone().append(chunks).boxed();
+            let disk = self.shared.disk.clone();
+            let answer = async move { disk.append(chunks).await }.boxed();
             let give_up = now + self.shared.options.disk_timeout;
             let failure = failure.as_ref().map(Error::again);
             self.lane.appending(span);
-            self.appending =
-                Some(Appending { span, waiters, failure, bytes, give_up, answer });
+            self.appending = Some(Appending {
+                span,
+                waiters,
+                failure,
+                bytes,
+                give_up,
+                answer,
+            });
         }
-        let Some(batch) = (if kept > 0 { batch.rest(span.last) } else { Some(batch) }) else {
+        let Some(batch) = (if kept > 0 {
+            batch.rest(span.last)
+        } else {
+            Some(batch)
+        }) else {
             return true;
         };
-        let rest = Outgoing { batch, waiters: rest, failure };
+        let rest = Outgoing {
+            batch,
+            waiters: rest,
+            failure,
+        };
         match self.give_up_at(&rest) {
             Some(give_up) if give_up > now => {
                 self.put_back(rest);
@@ -294,42 +327,59 @@ impl<T: Spoolable> Queue<T> {
         let written = unix_ms(SystemTime::now());
         let acknowledged = self.lane.acknowledged();
         let mut writer = Writer::new(self.id, &self.name, batch.first(), acknowledged, written);
-        let (mut kept, mut bytes) = (0, 0);
-        let mut record_bytes = Vec::new();
+        let usage = &self.shared.usage;
+        let (mut kept, mut reserved) = (0, 0);
         for record in batch.records() {
-            record_bytes.clear();
-            record.encode(&mut record_bytes);
-            let cost = cost_on_disk(record_bytes.len());
-            if !self.shared.usage.try_reserve(cost) {
+            let fits = writer.push_if(
+                |bytes| record.encode(bytes),
+                |len| {
+                    let fits = usage.try_reserve(len);
+                    reserved += if fits { len } else { 0 };
+                    fits
+                },
+            );
+            if !fits {
                 break;
             }
-            writer.push(&record_bytes);
             kept += 1;
-            bytes += cost;
         }
-        self.shared.usage.publish();
-        (if kept > 0 { writer.finish() } else { Vec::new() }, kept, bytes)
+        let chunks = writer.finish();
+        let bytes = chunks.iter().map(Chunk::bytes).sum();
+        // Headers are a few bytes for some hundred records, and known only now.
+        usage.adopt(0, bytes - reserved, 0);
+        (chunks, kept, bytes)
     }
 
     /// Until when a record may wait for room on disk; `None` if it may not.
     fn give_up_at(&self, outgoing: &Outgoing<T>) -> Option<Instant> {
-        let Overflow::Block { timeout } = self.shared.options.overflow else { return None };
+        let Overflow::Block { timeout } = self.shared.options.overflow else {
+            return None;
+        };
         if self.hard || self.shared.disk.is_poisoned() {
             return None;
         }
-        outgoing.waiters.front().map(|waiter| waiter.since + timeout)
+        outgoing
+            .waiters
+            .front()
+            .map(|waiter| waiter.since + timeout)
     }
 
     /// Keeps `outgoing` in memory until it can be written.
     fn put_back(&mut self, outgoing: Outgoing<T>) {
-        let span = Span { first: outgoing.batch.first(), last: outgoing.batch.last() };
+        let span = Span {
+            first: outgoing.batch.first(),
+            last: outgoing.batch.last(),
+        };
         let place = self.lane.returned(span);
         self.returned.insert(place, outgoing);
     }
 
     fn refuse_full(&self, outgoing: Outgoing<T>) {
         let full = || {
-            let landed = outgoing.failure.as_ref().map_or(Landed::No, |e| e.verdict().landed);
+            let landed = outgoing
+                .failure
+                .as_ref()
+                .map_or(Landed::No, |e| e.verdict().landed);
             let error = Error::new(ErrorKind::SpoolFull, Verdict::new(Class::Outage, landed));
             match &outgoing.failure {
                 Some(failure) => error.with_source(failure.again()),
@@ -348,7 +398,9 @@ impl<T: Spoolable> Queue<T> {
             Send::Nothing => {}
             Send::Gathered => {
                 self.renew_if_forgotten(now);
-                let Some(Outgoing { batch, waiters, .. }) = self.gather() else { return };
+                let Some(Outgoing { batch, waiters, .. }) = self.gather() else {
+                    return;
+                };
                 let batch = batch.with_after(self.lane.acknowledged());
                 self.dispatch(batch, From::Memory(waiters), now);
             }
@@ -358,7 +410,9 @@ impl<T: Spoolable> Queue<T> {
                 }
                 let options = &self.shared.options;
                 let most = self.pace.allowance(options.max_batch_records, now);
-                let next = self.replay.next(self.id, &self.lane, most, options.max_batch_bytes);
+                let next = self
+                    .replay
+                    .next(self.id, &self.lane, most, options.max_batch_bytes);
                 if let Some((batch, sent)) = next {
                     let batch = batch.with_lifetime(options.lane_lifetime);
                     self.dispatch(batch, From::Disk(sent), now);
@@ -380,12 +434,17 @@ impl<T: Spoolable> Queue<T> {
     fn dispatch(&mut self, batch: Batch<T>, from: From, now: Instant) {
         let time = SystemTime::now();
         let spent = batch.places(|record| record.expires_at().is_some_and(|at| at <= time));
-        let batch =
-            batch.with_spent(spent).with_deadline(Some(now + self.shared.options.spool_after));
+        let batch = batch
+            .with_spent(spent)
+            .with_deadline(Some(now + self.shared.options.spool_after));
         self.metrics.batch_records.observe(batch.len() as f64);
         let answer = self.send(batch.clone());
         self.lane.sending();
-        self.sending = Some(Sending { batch, from, answer });
+        self.sending = Some(Sending {
+            batch,
+            from,
+            answer,
+        });
     }
 
     fn send(&self, batch: Batch<T>) -> BoxFuture<'static, Result<Applied, Error>> {
@@ -439,17 +498,34 @@ impl<T: Spoolable> Queue<T> {
     fn arm(&mut self, now: Instant) {
         let gathered = self.intake.gathered().map(|(_, since)| {
             let overdue = self.overdue_at(since);
-            if overdue > now { overdue } else { since + self.shared.options.disk_timeout }
+            if overdue > now {
+                overdue
+            } else {
+                since + self.shared.options.disk_timeout
+            }
         });
         let moments = [
             gathered,
             self.pace.wait_until(now),
-            self.appending.as_ref().filter(|a| !a.waiters.is_empty()).map(|a| a.give_up),
-            self.returned.front().and_then(|returned| self.give_up_at(returned)),
-            self.closing.as_ref().filter(|_| !self.hard).map(|(deadline, _)| *deadline),
+            self.appending
+                .as_ref()
+                .filter(|a| !a.waiters.is_empty())
+                .map(|a| a.give_up),
+            self.returned
+                .front()
+                .and_then(|returned| self.give_up_at(returned)),
+            self.closing
+                .as_ref()
+                .filter(|_| !self.hard)
+                .map(|(deadline, _)| *deadline),
         ];
         let far = now + Duration::from_secs(3600);
-        let next = moments.into_iter().flatten().filter(|at| *at > now).min().unwrap_or(far);
+        let next = moments
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
+            .unwrap_or(far);
         // An early wake costs a turn of the loop; moving the timer at each batch costs more.
         let armed = self.timer.deadline();
         if armed <= now || next < armed {
@@ -488,14 +564,17 @@ impl<T: Spoolable> Queue<T> {
     }
 
     fn on_time(&mut self, now: Instant) {
-        if self.closing.as_ref().is_some_and(|(deadline, _)| *deadline <= now) && !self.hard {
+        if self
+            .closing
+            .as_ref()
+            .is_some_and(|(deadline, _)| *deadline <= now)
+            && !self.hard
+        {
             self.hard = true;
             self.recall();
         }
         let hung = match &mut self.appending {
-            Some(appending) if appending.give_up <= now => {
-                std::mem::take(&mut appending.waiters)
-            }
+            Some(appending) if appending.give_up <= now => std::mem::take(&mut appending.waiters),
             _ => return,
         };
         // The record may get to disk yet, and is delivered if it does.
@@ -517,7 +596,9 @@ impl<T: Spoolable> Queue<T> {
 
     /// Gives up the request that is on its way.
     fn recall(&mut self) {
-        let Some(Sending { batch, from, .. }) = self.sending.take() else { return };
+        let Some(Sending { batch, from, .. }) = self.sending.take() else {
+            return;
+        };
         self.lane.sent();
         self.ambiguous = true;
         if let From::Memory(waiters) = from {
@@ -525,17 +606,35 @@ impl<T: Spoolable> Queue<T> {
                 ErrorKind::Timeout,
                 Verdict::new(Class::Transient, Landed::Maybe),
             );
-            self.put_back(Outgoing { batch, waiters, failure: Some(failure) });
+            self.put_back(Outgoing {
+                batch,
+                waiters,
+                failure: Some(failure),
+            });
         }
     }
 
     fn on_sent(&mut self, answer: Result<Applied, Error>, now: Instant) {
-        let Some(Sending { batch, mut from, .. }) = self.sending.take() else { return };
+        let Some(Sending {
+            batch, mut from, ..
+        }) = self.sending.take()
+        else {
+            return;
+        };
         self.lane.sent();
         let first = batch.first();
         let (outcome, duplicates) = match answer {
-            Ok(Applied { outcome, duplicates }) => (outcome, duplicates),
-            Err(error) => (Outcome::Stopped { through: first - 1, error }, 0),
+            Ok(Applied {
+                outcome,
+                duplicates,
+            }) => (outcome, duplicates),
+            Err(error) => (
+                Outcome::Stopped {
+                    through: first - 1,
+                    error,
+                },
+                0,
+            ),
         };
         self.metrics.duplicates.inc_by(duplicates);
         match outcome {
@@ -548,7 +647,11 @@ impl<T: Spoolable> Queue<T> {
                     self.on_failed(rest, from, error, now);
                 }
             }
-            Outcome::Refused { through, count, error } => {
+            Outcome::Refused {
+                through,
+                count,
+                error,
+            } => {
                 self.settle(&batch, through, &mut from, now);
                 let until = (through + count).min(batch.last());
                 match from {
@@ -598,8 +701,9 @@ impl<T: Spoolable> Queue<T> {
                 }
             }
             From::Disk(sent) => {
-                let expired =
-                    (batch.first()..=through).filter(|number| batch.is_spent(*number)).count();
+                let expired = (batch.first()..=through)
+                    .filter(|number| batch.is_spent(*number))
+                    .count();
                 self.metrics.expired.inc_by(expired as u64);
                 self.metrics.replayed.inc_by((count - expired) as u64);
                 self.pace.delivered(count, now);
@@ -607,9 +711,9 @@ impl<T: Spoolable> Queue<T> {
                     self.replay.older_acknowledged(through);
                 } else {
                     self.lane.acknowledge(through);
-                    self.lane.removed(through);
                 }
-                self.replay.remove(sent, through, &self.shared, &mut self.lane);
+                self.replay
+                    .remove(sent, through, &self.shared, &mut self.lane);
             }
         }
     }
@@ -622,7 +726,11 @@ impl<T: Spoolable> Queue<T> {
         self.pace.failed(error.retry_after(), now, rand::random());
         match from {
             From::Memory(waiters) => {
-                self.put_back(Outgoing { batch: rest, waiters, failure: Some(error) });
+                self.put_back(Outgoing {
+                    batch: rest,
+                    waiters,
+                    failure: Some(error),
+                });
             }
             From::Disk(_) => self.replay.rewind(),
         }
@@ -646,11 +754,11 @@ impl<T: Spoolable> Queue<T> {
                 Parked {
                     lane: batch.lane(),
                     number,
-                    queue: self.name.clone(),
+                    queue: self.name.to_string(),
                     reason: reason.clone(),
                     parked_ms,
                     attempts: 1,
-                    bytes: bytes.into(),
+                    record: bytes.into(),
                 }
             })
             .collect();
@@ -668,7 +776,14 @@ impl<T: Spoolable> Queue<T> {
     }
 
     fn on_appended(&mut self, answer: Result<(), StoreError>, now: Instant) {
-        let Some(Appending { span, waiters, failure, bytes, .. }) = self.appending.take() else {
+        let Some(Appending {
+            span,
+            waiters,
+            failure,
+            bytes,
+            ..
+        }) = self.appending.take()
+        else {
             return;
         };
         self.lane.appended(answer.is_ok());
@@ -676,7 +791,7 @@ impl<T: Spoolable> Queue<T> {
         match answer {
             Ok(()) => {
                 self.metrics.appended.inc_by(count);
-                self.replay.appended(&self.shared);
+                self.replay.appended(span.first);
                 self.answer(waiters, span.first, Place::Spooled, now);
             }
             Err(error) => {
@@ -708,7 +823,11 @@ impl<T: Spoolable> Queue<T> {
         for (number, waiter) in (first..).zip(waiters) {
             seconds.observe((now - waiter.since).as_secs_f64());
             memory += waiter.memory as usize;
-            let _ = waiter.receipt.send(Ok(Receipt { place, lane: self.id, number }));
+            let _ = waiter.receipt.send(Ok(Receipt {
+                place,
+                lane: self.id,
+                number,
+            }));
         }
         seconds.flush();
         self.shared.memory.add_permits(memory);
@@ -720,7 +839,9 @@ impl<T: Spoolable> Queue<T> {
             let one = VecDeque::from([waiter]);
             if batch.is_spent(number) {
                 self.metrics.expired.inc();
-                self.refuse(one, || Error::new(ErrorKind::Expired, crate::error::NOT_DONE));
+                self.refuse(one, || {
+                    Error::new(ErrorKind::Expired, crate::error::NOT_DONE)
+                });
             } else {
                 self.answer(one, number, Place::Delivered, now);
             }
@@ -731,7 +852,9 @@ impl<T: Spoolable> Queue<T> {
         self.metrics.refused.inc_by(waiters.len() as u64);
         let mut memory = 0;
         for waiter in waiters {
-            self.metrics.refused_seconds.observe(waiter.since.elapsed().as_secs_f64());
+            self.metrics
+                .refused_seconds
+                .observe(waiter.since.elapsed().as_secs_f64());
             memory += waiter.memory as usize;
             let _ = waiter.receipt.send(Err(error()));
         }
@@ -744,7 +867,8 @@ impl<T: Spoolable> Queue<T> {
         if !self.blocked {
             self.blocked = true;
             tracing::error!(
-                queue = &*self.name, reason = error.reason(),
+                queue = &*self.name,
+                reason = error.reason(),
                 "lane blocked: its records are kept, and sent once this is put right"
             );
         }
@@ -770,7 +894,10 @@ impl<T: Spoolable> Queue<T> {
                     tracing::warn!(queue = &*self.name, "lane spooling: records go to disk");
                 }
                 (Some("spooling" | "blocked"), "direct") => {
-                    tracing::info!(queue = &*self.name, "lane direct again: the disk is drained");
+                    tracing::info!(
+                        queue = &*self.name,
+                        "lane direct again: the disk is drained"
+                    );
                 }
                 _ => {}
             }
@@ -798,11 +925,15 @@ struct Changed<V> {
 
 impl<V: std::marker::Send + Sync + 'static> Changed<V> {
     fn new(receiver: watch::Receiver<V>) -> Self {
-        Self { next: Some(next_change(receiver)) }
+        Self {
+            next: Some(next_change(receiver)),
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(next) = &mut self.next else { return Poll::Pending };
+        let Some(next) = &mut self.next else {
+            return Poll::Pending;
+        };
         match next.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(receiver)) => {
@@ -825,10 +956,6 @@ fn next_change<V: std::marker::Send + Sync + 'static>(
 }
 
 pub(super) fn unix_ms(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-/// What a record of `len` bytes counts for, its length field included.
-pub(super) fn cost_on_disk(len: usize) -> u64 {
-    len as u64 + 4
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }

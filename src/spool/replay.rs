@@ -12,11 +12,9 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     Batch, LaneId, Spoolable,
-    chunk::{Held, Key},
-    commit::Parked,
+    chunk::{Held, Key, Parked},
     error::StoreError,
     lane::Lane,
-    queue::cost_on_disk,
     shared::Shared,
 };
 use crate::{
@@ -118,7 +116,9 @@ impl<T: Spoolable> Replay<T> {
         self.in_flight
             && self.older.is_empty()
             && self.ahead.is_empty()
-            && lane.back().is_some_and(|back| self.read_from.is_some_and(|from| from > back))
+            && lane
+                .back()
+                .is_some_and(|back| self.read_from.is_some_and(|from| from > back))
     }
 
     /// Reads on, if there is more to read and little has been read ahead.
@@ -146,8 +146,7 @@ impl<T: Spoolable> Replay<T> {
         }
         let disk = shared.disk.clone();
         let (records, bytes) = (options.max_batch_records, options.max_batch_bytes);
-        self.reading =
-            Some(async move { disk.read(source, from, records, bytes).await }.boxed());
+        self.reading = Some(async move { disk.read(source, from, records, bytes).await }.boxed());
     }
 
     /// The next batch, of up to `most` records and about `bytes` bytes, if one has been read.
@@ -163,7 +162,10 @@ impl<T: Spoolable> Replay<T> {
         }
         let first = self.ahead.front()?.next;
         let (mut records, mut room) = (Vec::new(), bytes);
-        let mut sent = Sent { older: !self.older.is_empty(), completes: Vec::new() };
+        let mut sent = Sent {
+            older: !self.older.is_empty(),
+            completes: Vec::new(),
+        };
         self.front_written_ms = self.ahead.front().map(|portion| portion.whole.written_ms);
         while let Some(portion) = self.ahead.front_mut() {
             let holds_next = portion.next == first + records.len() as u64;
@@ -181,35 +183,60 @@ impl<T: Spoolable> Replay<T> {
             if portion.records.len() > 0 {
                 break;
             }
-            sent.completes.extend(self.ahead.pop_front().map(|portion| portion.whole));
+            sent.completes
+                .extend(self.ahead.pop_front().map(|portion| portion.whole));
         }
         let (source, after) = match self.older.front() {
             Some(older) => (older.lane, older.acknowledged),
             None => (own, lane.acknowledged()),
         };
         self.in_flight = true;
-        Some((Batch::new(source, self.queue.clone(), first, records).with_after(after), sent))
+        Some((
+            Batch::new(source, self.queue.clone(), first, records).with_after(after),
+            sent,
+        ))
     }
 
     /// The records up to `through` are in Redis: their chunks can go.
-    pub(super) fn remove(&mut self, sent: &mut Sent, through: u64, shared: &Shared<T>, lane: &mut Lane) {
+    pub(super) fn remove(
+        &mut self,
+        sent: &mut Sent,
+        through: u64,
+        shared: &Shared<T>,
+        lane: &mut Lane,
+    ) {
         self.in_flight = false;
         let later = sent.completes.iter().position(|whole| whole.last > through);
-        let later = sent.completes.split_off(later.unwrap_or(sent.completes.len()));
+        let later = sent
+            .completes
+            .split_off(later.unwrap_or(sent.completes.len()));
         free(std::mem::replace(&mut sent.completes, later), shared, true);
         self.advance(sent.older, through, lane);
     }
 
     /// Puts `parked` aside, the last of which has number `through`.
-    pub(super) fn park(&mut self, parked: Vec<Parked>, through: u64, sent: &Sent, shared: &Shared<T>) {
+    pub(super) fn park(
+        &mut self,
+        parked: Vec<Parked>,
+        through: u64,
+        sent: &Sent,
+        shared: &Shared<T>,
+    ) {
         self.rewind();
-        let removes: Vec<_> =
-            sent.completes.iter().filter(|whole| whole.last <= through).cloned().collect();
-        let keys = removes.iter().flat_map(|whole| whole.keys.iter().copied()).collect();
+        let removes: Vec<_> = sent
+            .completes
+            .iter()
+            .filter(|whole| whole.last <= through)
+            .cloned()
+            .collect();
+        let keys = removes
+            .iter()
+            .flat_map(|whole| whole.keys.iter().copied())
+            .collect();
         let disk = shared.disk.clone();
         self.parking = Some(Parking {
             count: parked.len() as u64,
-            bytes: parked.iter().map(|parked| cost_on_disk(parked.bytes.len())).sum(),
+            bytes: parked.iter().map(Parked::bytes).sum(),
             through,
             older: sent.older,
             removes,
@@ -240,7 +267,9 @@ impl<T: Spoolable> Replay<T> {
 
     /// Redis knows the earlier run's lane only up to `last`. Says how many records it has lost.
     pub(super) fn older_lost_after(&mut self, last: u64) -> u64 {
-        let Some(older) = self.older.front_mut() else { return 0 };
+        let Some(older) = self.older.front_mut() else {
+            return 0;
+        };
         let lost = older.acknowledged.saturating_sub(last);
         older.acknowledged = older.acknowledged.min(last);
         lost
@@ -276,12 +305,16 @@ impl<T: Spoolable> Replay<T> {
             Some(Finished::Read(Ok(chunks))) => self.take_in(chunks, lane).map(|()| 0),
             Some(Finished::Read(Err(error)) | Finished::Parked(Err(error), _)) => {
                 self.rewind();
-                Err(Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::No))
-                    .with_cause(error.to_string()))
+                Err(
+                    Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::No))
+                        .with_cause(error.to_string()),
+                )
             }
             Some(Finished::Parked(Ok(()), parking)) => {
                 free(parking.removes, shared, false);
-                shared.usage.park(parking.count, parking.bytes);
+                shared
+                    .usage
+                    .adopt(parking.count, parking.bytes, parking.count);
                 self.advance(parking.older, parking.through, lane);
                 Ok(parking.count)
             }
@@ -315,12 +348,11 @@ impl<T: Spoolable> Replay<T> {
             if chunk_last < from {
                 continue;
             }
-            let bytes = chunk.records.iter().map(|record| cost_on_disk(record.len())).sum();
             let whole = Whole {
                 keys: chunk.keys,
                 last: chunk_last,
                 records: chunk.records.len() as u64,
-                bytes,
+                bytes: chunk.bytes,
                 written_ms: chunk.written_ms,
             };
             let next = chunk.first.max(from);
@@ -341,7 +373,11 @@ impl<T: Spoolable> Replay<T> {
             if self.ahead.is_empty() && !self.in_flight {
                 self.front_written_ms = Some(chunk.written_ms);
             }
-            self.ahead.push_back(Portion { next, records, whole });
+            self.ahead.push_back(Portion {
+                next,
+                records,
+                whole,
+            });
         }
         Ok(())
     }
@@ -356,7 +392,9 @@ impl<T: Spoolable> Replay<T> {
             }
             return;
         }
-        let Some(older) = self.older.front_mut() else { return };
+        let Some(older) = self.older.front_mut() else {
+            return;
+        };
         older.front = older.front.max(through + 1);
         if older.front > older.last {
             self.older.pop_front();
@@ -370,7 +408,11 @@ impl<T: Spoolable> Replay<T> {
 
     /// Tells the gauge since when the front waits.
     pub(super) fn show_oldest(&mut self, shared: &Shared<T>, lane: &Lane) {
-        let oldest = if lane.is_drained() { None } else { self.front_written_ms };
+        let oldest = if lane.is_drained() {
+            None
+        } else {
+            self.front_written_ms
+        };
         if oldest != self.shown_written_ms {
             self.shown_written_ms = oldest;
             shared.show_oldest(&self.queue, oldest);

@@ -33,7 +33,9 @@ impl<T> Spooling<T> {
 
 impl<T> Clone for Spooling<T> {
     fn clone(&self) -> Self {
-        Self { owner: self.owner.clone() }
+        Self {
+            owner: self.owner.clone(),
+        }
     }
 }
 
@@ -72,7 +74,13 @@ fn admit<T: Spoolable>(owner: &Arc<Owner<T>>, record: T) -> Result<ResponseFutur
             memory.forget();
             enter(owner, &queue.intake, record, units, since)
         }
-        Err(_) => Ok(ResponseFuture::waiting_for_memory(owner.clone(), queue, record, units, since)),
+        Err(_) => Ok(ResponseFuture::waiting_for_memory(
+            owner.clone(),
+            queue,
+            record,
+            units,
+            since,
+        )),
     }
 }
 
@@ -85,7 +93,14 @@ pub(super) fn enter<T: Spoolable>(
     since: Instant,
 ) -> Result<ResponseFuture<T>, Error> {
     let (sender, receipt) = oneshot::channel();
-    match intake.push(record, Waiter { receipt: sender, since, memory }) {
+    match intake.push(
+        record,
+        Waiter {
+            receipt: sender,
+            since,
+            memory,
+        },
+    ) {
         Ok(()) => Ok(ResponseFuture::entered(owner.clone(), receipt)),
         Err(waiter) => {
             owner.shared.memory.add_permits(waiter.memory as usize);

@@ -48,7 +48,12 @@ struct Adding {
 pub(super) const MEMORY_UNIT: usize = 256;
 
 impl<T: Spoolable> Shared<T> {
-    pub(super) fn new(options: SpoolOptions, disk: Disk, usage: Usage, left: Vec<LeftLane>) -> Self {
+    pub(super) fn new(
+        options: SpoolOptions,
+        disk: Disk,
+        usage: Usage,
+        left: Vec<LeftLane>,
+    ) -> Self {
         let memory = Semaphore::new(options.max_memory / MEMORY_UNIT);
         Self {
             options,
@@ -57,7 +62,10 @@ impl<T: Spoolable> Shared<T> {
             memory,
             way_out: OnceLock::new(),
             queues: ArcSwap::default(),
-            adding: Mutex::new(Adding { closed: false, left }),
+            adding: Mutex::new(Adding {
+                closed: false,
+                left,
+            }),
             oldest: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
             stop: CancellationToken::new(),
@@ -69,8 +77,13 @@ impl<T: Spoolable> Shared<T> {
         if self.way_out.set(way_out).is_err() {
             return;
         }
-        let names: Vec<Arc<str>> =
-            self.adding.lock().left.iter().map(|left| left.queue.clone()).collect();
+        let names: Vec<Arc<str>> = self
+            .adding
+            .lock()
+            .left
+            .iter()
+            .map(|left| left.queue.as_str().into())
+            .collect();
         for name in names {
             // More queues than allowed may have been left: they are replayed all the same.
             let _ = self.add(&name, usize::MAX);
@@ -78,7 +91,10 @@ impl<T: Spoolable> Shared<T> {
     }
 
     pub(super) fn way_out(&self) -> WayOut<T> {
-        self.way_out.get().expect("queues are added only once there is a way out").clone()
+        self.way_out
+            .get()
+            .expect("queues are added only once there is a way out")
+            .clone()
     }
 
     pub(super) fn queue(self: &Arc<Self>, name: &str) -> Result<Arc<Handle<T>>, Error> {
@@ -104,7 +120,7 @@ impl<T: Spoolable> Shared<T> {
         }
         let (of_queue, others) = std::mem::take(&mut adding.left)
             .into_iter()
-            .partition(|left| &*left.queue == name);
+            .partition(|left| left.queue == name);
         adding.left = others;
         let name: Arc<str> = name.into();
         let (queue, handle) = Queue::new(self.clone(), name.clone(), older(of_queue));
@@ -152,7 +168,10 @@ impl<T> Shared<T> {
         };
         let first = oldest.values().min().copied();
         drop(oldest);
-        self.options.metrics.oldest.set(first.map_or(0.0, |ms| ms as f64 / 1000.0));
+        self.options
+            .metrics
+            .oldest
+            .set(first.map_or(0.0, |ms| ms as f64 / 1000.0));
     }
 
     pub(super) fn oldest_ms(&self) -> Option<u64> {
@@ -178,6 +197,8 @@ fn older(left: Vec<LeftLane>) -> VecDeque<Older> {
 
 impl<T> std::fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

@@ -54,7 +54,7 @@ impl Usage {
         true
     }
 
-    /// Counts what an earlier run left, bounds or no bounds.
+    /// Counts what is on disk already, bounds or no bounds.
     pub(super) fn adopt(&self, records: u64, bytes: u64, parked: u64) {
         self.records.fetch_add(records, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
@@ -68,12 +68,6 @@ impl Usage {
         self.bytes.fetch_sub(bytes, Relaxed);
         self.publish();
         self.freed.send_replace(());
-    }
-
-    /// Records stay on disk, but no longer wait.
-    pub(super) fn park(&self, records: u64) {
-        self.parked.fetch_add(records, Relaxed);
-        self.publish();
     }
 
     /// Changes whenever records have left the disk.

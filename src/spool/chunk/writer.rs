@@ -7,6 +7,8 @@ pub(in crate::spool) struct Writer {
     lane: LaneId,
     queue: Box<str>,
     now_ms: u64,
+    /// The last number of the lane that Redis had acknowledged by then.
+    acknowledged: u64,
     /// The number of the next record.
     next: u64,
     /// The chunk that is being filled; empty if none is.
@@ -23,12 +25,19 @@ impl Writer {
     /// A writer of records `first`, `first` + 1, and so on.
     ///
     /// `queue` is at most [`LONGEST_QUEUE`](super::LONGEST_QUEUE) bytes.
-    pub(in crate::spool) fn new(lane: LaneId, queue: &str, first: u64, now_ms: u64) -> Self {
+    pub(in crate::spool) fn new(
+        lane: LaneId,
+        queue: &str,
+        first: u64,
+        acknowledged: u64,
+        now_ms: u64,
+    ) -> Self {
         Self {
             lane,
             queue: queue.into(),
             now_ms,
             next: first,
+            acknowledged,
             open: Vec::new(),
             count: 0,
             record: Vec::new(),
@@ -36,14 +45,22 @@ impl Writer {
         }
     }
 
-    /// Adds a record: the bytes that `write` puts into the empty buffer it is given.
-    pub(in crate::spool) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds a record, the bytes that `write` puts into the empty buffer it is given, if `fits` says so of
+    /// what they add on disk.
+    pub(in crate::spool) fn push_if(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>),
+        fits: impl FnOnce(u64) -> bool,
+    ) -> bool {
         self.record.clear();
         write(&mut self.record);
         let length = u32::try_from(self.record.len())
             .expect("a record's size is bounded where it is taken in")
             .to_le_bytes();
         let needed = length.len() + self.record.len();
+        if !fits(needed as u64) {
+            return false;
+        }
         if self.open.len() + needed > LONGEST {
             self.close();
         }
@@ -60,6 +77,7 @@ impl Writer {
             self.count += 1;
         }
         self.next += 1;
+        true
     }
 
     /// The chunks, in the order of their keys; none if there was no record.
@@ -84,6 +102,7 @@ impl Writer {
             lane: self.lane,
             queue: &self.queue,
             written_ms: self.now_ms,
+            acknowledged: self.acknowledged,
         }
     }
 }

@@ -32,6 +32,8 @@ pub(in crate::spool) struct LeftLane {
     pub(in crate::spool) last: u64,
     /// How many there are: fewer than from `first` to `last` if some are missing.
     pub(in crate::spool) records: u64,
+    /// The last number that Redis had acknowledged when the last of them was written.
+    pub(in crate::spool) acknowledged: u64,
     /// What they cost on disk.
     pub(in crate::spool) bytes: u64,
     /// When the oldest of them was written, in milliseconds since 1970.
@@ -53,6 +55,7 @@ pub(super) fn left(store: &impl Store) -> Result<Left, StoreError> {
                 lane.last = lane.last.max(last);
                 lane.records += u64::from(frame.count);
                 lane.bytes += frame.bytes;
+                lane.acknowledged = lane.acknowledged.max(frame.acknowledged);
                 lane.oldest_ms = lane.oldest_ms.min(frame.written_ms);
             }
             None => found.lanes.push(LeftLane {
@@ -61,6 +64,7 @@ pub(super) fn left(store: &impl Store) -> Result<Left, StoreError> {
                 first,
                 last,
                 records: frame.count.into(),
+                acknowledged: frame.acknowledged,
                 bytes: frame.bytes,
                 oldest_ms: frame.written_ms,
             }),
