@@ -6,6 +6,7 @@ pub mod call;
 pub mod chaos;
 pub mod classify;
 pub mod error;
+pub mod job;
 pub mod metrics;
 pub mod observe;
 pub mod retry;
@@ -16,4 +17,5 @@ pub mod wrap;
 pub use self::{
     call::{RedisCall, Reply},
     error::Error,
+    job::Job,
 };

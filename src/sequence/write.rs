@@ -72,6 +72,18 @@ impl Command {
         self
     }
 
+    /// How many arguments a command may have, its name included: what Lua passes to a function at once.
+    pub const MOST_ARGUMENTS: usize = 4000;
+
+    /// How many arguments it has, its name included. Never 0.
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a command has its name at least"
+    )]
+    pub fn len(&self) -> usize {
+        self.arguments.len()
+    }
+
     /// Takes an answer of 0, "nothing added", for a refusal: where the same member twice would be one
     /// record lost.
     #[must_use]
@@ -126,10 +138,6 @@ impl Write {
             .unwrap_or_default();
         self.expires_at_ms = Some(since.as_millis() as u64);
         self
-    }
-
-    pub(super) fn queue_name(&self) -> &Arc<str> {
-        &self.queue
     }
 }
 

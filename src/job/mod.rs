@@ -1,0 +1,277 @@
+//! A [`Job`], and how it is written to Redis.
+//!
+//! A job is a payload for a queue. Its [`Destination`] says what it becomes there, so that consumers
+//! that exist already find what they expect: an element of a list, an entry of a stream, a member of a
+//! sorted set with its due time, or a group of commands of your own.
+//!
+//! Its id is a UUIDv7 made with the job. Executions of a job are at least once in any queue on Redis: the
+//! id is there to be idempotent by. A stream entry carries it; a list element is the raw payload, so put
+//! it in there yourself if the consumer needs it.
+//!
+//! # Default
+//!
+//! The raw payload, appended to the list that is named like the queue:
+//!
+//! ```
+//! use seawall::Job;
+//!
+//! let job = Job::new("emails", "hello");
+//! println!("{}", job.id());
+//! # let _ = job;
+//! ```
+//!
+//! # Customised
+//!
+//! ```
+//! use std::time::Duration;
+//! use seawall::job::{Destination, Job};
+//!
+//! #[derive(serde::Serialize)]
+//! struct Email { to: String }
+//!
+//! let job = Job::json("emails", &Email { to: "ann@example.org".into() })?
+//!     .with_destination(Destination::stream("app:{emails}").with_max_len(100_000))
+//!     .with_header("traceparent", "00-4bf9..-01")
+//!     .expires_in(Duration::from_secs(3600)); // a login code nobody wants tomorrow
+//! # let _ = job;
+//! # Ok::<(), seawall::Error>(())
+//! ```
+
+mod destination;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use serde::Serialize;
+use uuid::Uuid;
+
+pub use self::destination::Destination;
+use crate::{error::Error, sequence::Write};
+
+/// A payload for a queue. See the [module docs](self) for examples.
+#[derive(Clone)]
+#[must_use = "a job does nothing until it is enqueued"]
+pub struct Job {
+    id: JobId,
+    queue: Arc<str>,
+    payload: Bytes,
+    destination: Option<Destination>,
+    headers: Vec<(Bytes, Bytes)>,
+    due: Option<SystemTime>,
+    expires_at: Option<SystemTime>,
+}
+
+impl Job {
+    /// A job with these bytes.
+    ///
+    /// A handful of queues, not one per user or key: each is a task and a set of metrics.
+    pub fn new(queue: impl Into<Arc<str>>, payload: impl Into<Bytes>) -> Self {
+        Self {
+            id: JobId(Uuid::now_v7()),
+            queue: queue.into(),
+            payload: payload.into(),
+            destination: None,
+            headers: Vec::new(),
+            due: None,
+            expires_at: None,
+        }
+    }
+
+    /// A job with `payload` as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::error::ErrorKind::Invalid) if it can't be written as JSON: a map with keys that
+    /// are no strings, for example.
+    pub fn json(queue: impl Into<Arc<str>>, payload: &impl Serialize) -> Result<Self, Error> {
+        // serde_json's own message may quote the payload.
+        let bytes = serde_json::to_vec(payload)
+            .map_err(|_| Error::invalid("the payload can't be written as JSON"))?;
+        Ok(Self::new(queue, bytes))
+    }
+
+    /// What it becomes in Redis.
+    ///
+    /// Default: an element at the end of the list that is named like the queue.
+    pub fn with_destination(mut self, destination: Destination) -> Self {
+        self.destination = Some(destination);
+        self
+    }
+
+    /// Adds a field beside the payload. Only stream entries have any.
+    pub fn with_header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Is due `delay` from now. Only a [sorted set](Destination::sorted_set) can hold it until then.
+    pub fn delayed(self, delay: Duration) -> Self {
+        self.due_at(SystemTime::now() + delay)
+    }
+
+    /// Is due at `at`. Only a [sorted set](Destination::sorted_set) can hold it until then.
+    pub fn due_at(mut self, at: SystemTime) -> Self {
+        self.due = Some(at);
+        self
+    }
+
+    /// Is not worth delivering once `after` has passed: see [`expires_at`](Self::expires_at).
+    pub fn expires_in(self, after: Duration) -> Self {
+        self.expires_at(SystemTime::now() + after)
+    }
+
+    /// Is not worth delivering from `at` on.
+    ///
+    /// A job that waits on disk for longer is not delivered late: it is counted in
+    /// `seawall_expired_total`. A caller that still waits gets
+    /// [`Expired`](crate::error::ErrorKind::Expired).
+    pub fn expires_at(mut self, at: SystemTime) -> Self {
+        self.expires_at = Some(at);
+        self
+    }
+
+    /// Its id.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Its queue.
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// What it does to Redis.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::error::ErrorKind::Invalid) if its parts do not fit together; the message says
+    /// what to change.
+    pub fn into_write(self) -> Result<Write, Error> {
+        if self.queue.is_empty() || self.queue.len() > LONGEST_QUEUE {
+            return Err(Error::invalid(format!(
+                "a queue's name has 1 to {LONGEST_QUEUE} bytes, this one has {}",
+                self.queue.len()
+            )));
+        }
+        let expires_at = self.expires_at;
+        let destination = self
+            .destination
+            .clone()
+            .unwrap_or_else(Destination::queue_list);
+        let write = destination.write(self)?;
+        Ok(match expires_at {
+            Some(at) => write.with_expiry(at),
+            None => write,
+        })
+    }
+}
+
+impl TryFrom<Job> for Write {
+    type Error = Error;
+
+    fn try_from(job: Job) -> Result<Self, Error> {
+        job.into_write()
+    }
+}
+
+/// Shows its shape, never its payload.
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("id", &self.id)
+            .field("queue", &self.queue)
+            .field("bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Longer names would take the room of records in each chunk on disk.
+const LONGEST_QUEUE: usize = 1024;
+
+/// Names one job, everywhere and for ever: a UUIDv7, so later ones compare greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(Uuid);
+
+impl JobId {
+    /// Its 16 bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn refusal(job: Job) -> String {
+        let error = job.into_write().expect_err("it does not fit together");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        error.reason()
+    }
+
+    #[test]
+    fn a_delay_that_nothing_would_keep_is_refused() {
+        let job = Job::new("emails", "x").delayed(Duration::from_secs(60));
+        assert!(refusal(job.clone()).contains("sorted_set"));
+        let held = job.with_destination(Destination::sorted_set("later"));
+        assert!(held.into_write().is_ok());
+    }
+
+    #[test]
+    fn a_header_that_would_be_dropped_is_refused() {
+        let job = Job::new("emails", "x").with_header("a", "b");
+        assert!(refusal(job.clone()).contains("stream"));
+        assert!(
+            job.with_destination(Destination::stream("emails"))
+                .into_write()
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_group_that_no_script_could_run_is_refused() {
+        use crate::sequence::Command;
+        let group = |commands| Job::new("q", "").with_destination(Destination::commands(commands));
+        assert!(refusal(group(vec![])).contains("no command"));
+        let long = (0..5000).fold(Command::new("SADD"), |cmd, n: u32| cmd.arg(n.to_string()));
+        assert!(refusal(group(vec![long])).contains("arguments"));
+    }
+
+    #[test]
+    fn a_queue_without_a_name_is_refused() {
+        assert!(refusal(Job::new("", "x")).contains("name"));
+        assert!(refusal(Job::new("q".repeat(2000), "x")).contains("name"));
+    }
+
+    #[test]
+    fn no_output_shows_the_payload() {
+        let job = Job::new("emails", "p4yload").with_header("h", "s3cret");
+        let write = job
+            .clone()
+            .with_destination(Destination::stream("s"))
+            .into_write()
+            .unwrap();
+        let shown = format!("{job:?} {write:?}");
+        assert!(
+            !shown.contains("p4yload") && !shown.contains("s3cret"),
+            "{shown}"
+        );
+    }
+}
