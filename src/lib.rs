@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod classify;
+pub mod connect;
 pub mod error;
 pub mod metrics;
 
