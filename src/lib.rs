@@ -5,6 +5,7 @@ pub mod call;
 #[cfg(feature = "chaos")]
 pub mod chaos;
 pub mod classify;
+pub mod connect;
 pub mod error;
 pub mod job;
 pub mod metrics;

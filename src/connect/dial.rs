@@ -1,0 +1,315 @@
+//! Making one connection: find the server, open a socket, log in, and check whom it leads to.
+
+use std::{
+    future::Future,
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures_util::future::select_ok;
+use redis::{
+    AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, Value,
+    aio::MultiplexedConnection,
+    io::tcp::socket2::{SockRef, TcpKeepalive},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream, lookup_host},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use super::{
+    ConnectError,
+    options::{Address, ConnectOptions},
+    status::Trouble,
+};
+use crate::classify;
+
+/// Makes connections. It is the one place that knows which address to use, and whether a master is
+/// there.
+pub(super) struct Dialer {
+    topology: Topology,
+    login: RedisConnectionInfo,
+    client_name: String,
+    timeout: Duration,
+    keepalive: TcpKeepalive,
+    user_timeout: Duration,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
+    role_is_hidden: AtomicBool,
+}
+
+/// How the master is found.
+enum Topology {
+    /// It is always at the same address.
+    Standalone(Address),
+}
+
+impl Dialer {
+    pub(super) fn new(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        Ok(Self {
+            topology: Topology::Standalone(options.address.clone()),
+            login: options.login(),
+            client_name: options.client_name.clone(),
+            timeout: options.connect_timeout,
+            keepalive: TcpKeepalive::new()
+                .with_time(options.keepalive)
+                .with_interval(options.keepalive / 3),
+            user_timeout: options.tcp_user_timeout,
+            #[cfg(feature = "tls")]
+            tls: match &options.address {
+                Address::Tls { host, .. } => {
+                    let certificate = options.ca_certificate.as_ref().map(|pem| pem.expose());
+                    Some(Tls::new(host, certificate)?)
+                }
+                _ => None,
+            },
+            role_is_hidden: AtomicBool::new(false),
+        })
+    }
+
+    /// The address that is tried next.
+    pub(super) fn address(&self) -> &Address {
+        match &self.topology {
+            Topology::Standalone(address) => address,
+        }
+    }
+
+    /// Makes a connection to the master, within the connect timeout.
+    ///
+    /// It lives until `cut` is cancelled or the socket closes, and then calls `ended`. Cancel safe:
+    /// a connection that is not returned is closed.
+    pub(super) async fn dial(
+        &self,
+        cut: CancellationToken,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<MultiplexedConnection, Trouble> {
+        let half_made = cut.clone().drop_guard();
+        let connection = timeout(self.timeout, self.open(cut, ended))
+            .await
+            .unwrap_or(Err(Trouble::ConnectTimeout))?;
+        half_made.disarm();
+        Ok(connection)
+    }
+
+    async fn open(
+        &self,
+        cut: CancellationToken,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<MultiplexedConnection, Trouble> {
+        let mut connection = match self.address() {
+            Address::Tcp { host, port } => {
+                let socket = self.socket(host, *port).await?;
+                self.log_in(socket, cut, ended).await?
+            }
+            #[cfg(feature = "tls")]
+            Address::Tls { host, port } => {
+                let socket = self.socket(host, *port).await?;
+                let tls = self.tls.as_ref().ok_or(Trouble::Tls)?;
+                let socket = tls.handshake(socket).await?;
+                self.log_in(socket, cut, ended).await?
+            }
+            #[cfg(not(feature = "tls"))]
+            Address::Tls { .. } => return Err(Trouble::Tls),
+            Address::Unix { path } => {
+                let connecting = UnixStream::connect(path).await;
+                let socket = connecting.map_err(|_| Trouble::Unreachable)?;
+                self.log_in(socket, cut, ended).await?
+            }
+        };
+        // For people only, so a user who may not have it goes without.
+        let mut name = redis::cmd("CLIENT");
+        name.arg("SETNAME").arg(&self.client_name);
+        connection
+            .send_packed_command(&name)
+            .await
+            .map_err(|error| self.trouble(&error))?;
+        self.verify(&mut connection).await?;
+        Ok(connection)
+    }
+
+    async fn socket(&self, host: &str, port: u16) -> Result<TcpStream, Trouble> {
+        let addresses = lookup_host((host, port))
+            .await
+            .map_err(|_| Trouble::Unresolved)?;
+        // All at once: one address that swallows packets must not use up the time of the others.
+        let attempts: Vec<_> = addresses
+            .map(|address| Box::pin(TcpStream::connect(address)))
+            .collect();
+        if attempts.is_empty() {
+            return Err(Trouble::Unresolved);
+        }
+        let (socket, _) = select_ok(attempts)
+            .await
+            .map_err(|_| Trouble::Unreachable)?;
+        self.configure(&socket).map_err(|_| Trouble::Unreachable)?;
+        Ok(socket)
+    }
+
+    fn configure(&self, socket: &TcpStream) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let socket = SockRef::from(socket);
+        socket.set_tcp_keepalive(&self.keepalive)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        Ok(())
+    }
+
+    async fn log_in<S>(
+        &self,
+        socket: S,
+        cut: CancellationToken,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<MultiplexedConnection, Trouble>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Each call brings its own time limit, and blocking reads have none.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&self.login, socket, config)
+                .await
+                .map_err(|error| self.trouble(&error))?;
+        spawn(driver, cut, ended);
+        Ok(connection)
+    }
+
+    /// Whether a working master is at the other end. Has no time limit of its own.
+    pub(super) async fn verify(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), Trouble> {
+        // ROLE is answered while the data is still loading, PING is not; a user may be allowed
+        // either.
+        let mut questions = redis::Pipeline::with_capacity(2);
+        questions.cmd("ROLE").cmd("PING");
+        let answers = connection
+            .send_packed_commands(&questions, 0, 2)
+            .await
+            .map_err(|error| self.trouble(&error))?;
+        let [role, ping] = answers.as_slice() else {
+            return Err(Trouble::Protocol);
+        };
+        let standing = judge(role, ping)?;
+        if standing == Standing::Hidden && !self.role_is_hidden.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "this user may not ask Redis for its ROLE: \
+                 a replica is noticed only once it refuses a write"
+            );
+        }
+        Ok(())
+    }
+
+    fn trouble(&self, error: &RedisError) -> Trouble {
+        // The redis crate gives every refusal of SELECT the same code.
+        let no_login = error.detail() == Some("Authentication required.");
+        match error.kind() {
+            _ if no_login || classify::is_unauthenticated(error) => Trouble::Credentials,
+            ErrorKind::Io => Trouble::Lost,
+            ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
+                Some("LOADING") => Trouble::Loading,
+                Some("MASTERDOWN") => Trouble::Replica,
+                _ if self.login.db() != 0 => Trouble::Database,
+                _ => Trouble::Protocol,
+            },
+            _ => Trouble::Protocol,
+        }
+    }
+}
+
+/// What moves the bytes. Dropping it closes the socket and ends every call that waits on it.
+fn spawn(
+    driver: impl Future<Output = ()> + Send + 'static,
+    cut: CancellationToken,
+    ended: impl FnOnce() + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let _ = cut.run_until_cancelled(driver).await;
+        ended();
+    });
+}
+
+#[derive(Debug, PartialEq)]
+enum Standing {
+    Master,
+    /// The server works, and the user may not ask what it is.
+    Hidden,
+}
+
+/// Reads the answers to ROLE and PING.
+fn judge(role: &Value, ping: &Value) -> Result<Standing, Trouble> {
+    if let Value::ServerError(refusal) = ping {
+        match refusal.code() {
+            "LOADING" => return Err(Trouble::Loading),
+            "NOAUTH" => return Err(Trouble::Credentials),
+            "MASTERDOWN" => return Err(Trouble::Replica),
+            // No permission, or a script that takes long: it is there, all the same.
+            _ => {}
+        }
+    }
+    let name = match role {
+        Value::ServerError(refusal) if refusal.code() == "NOAUTH" => {
+            return Err(Trouble::Credentials);
+        }
+        Value::ServerError(_) => return Ok(Standing::Hidden),
+        Value::Array(parts) => parts.first(),
+        _ => None,
+    };
+    match name {
+        Some(Value::BulkString(name)) if name == b"master" => Ok(Standing::Master),
+        Some(Value::BulkString(name)) if name == b"slave" => Err(Trouble::Replica),
+        _ => Err(Trouble::Protocol),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::parse_redis_value;
+
+    use super::*;
+
+    fn judged(role: &str, ping: &str) -> Result<Standing, Trouble> {
+        let value = |wire: &str| parse_redis_value(wire.as_bytes()).unwrap();
+        judge(&value(role), &value(ping))
+    }
+
+    const MASTER: &str = "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
+    const REPLICA: &str = "*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$7\r\nconnect\r\n:-1\r\n";
+    const SENTINEL: &str = "*2\r\n$8\r\nsentinel\r\n*0\r\n";
+    const FORBIDDEN: &str = "-NOPERM this user has no permissions\r\n";
+    const PONG: &str = "+PONG\r\n";
+
+    #[test]
+    fn only_a_master_that_has_its_data_will_do() {
+        assert_eq!(judged(MASTER, PONG), Ok(Standing::Master));
+        assert_eq!(judged(REPLICA, PONG), Err(Trouble::Replica));
+        assert_eq!(judged(SENTINEL, PONG), Err(Trouble::Protocol));
+        assert_eq!(
+            judged(MASTER, "-LOADING Redis is loading\r\n"),
+            Err(Trouble::Loading)
+        );
+    }
+
+    #[test]
+    fn a_user_who_may_not_ask_is_served() {
+        assert_eq!(judged(FORBIDDEN, PONG), Ok(Standing::Hidden));
+        assert_eq!(judged(FORBIDDEN, FORBIDDEN), Ok(Standing::Hidden));
+        assert_eq!(judged(MASTER, FORBIDDEN), Ok(Standing::Master));
+        assert_eq!(
+            judged("-NOAUTH log in\r\n", "-NOAUTH log in\r\n"),
+            Err(Trouble::Credentials)
+        );
+    }
+
+    #[test]
+    fn a_server_busy_with_a_script_is_not_replaced() {
+        assert_eq!(
+            judged(MASTER, "-BUSY a script is running\r\n"),
+            Ok(Standing::Master)
+        );
+    }
+}

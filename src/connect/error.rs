@@ -1,0 +1,57 @@
+//! Why a connection could not be set up at all: [`ConnectError`].
+
+use std::borrow::Cow;
+
+/// Why [`Connection::open`](super::Connection::open) or
+/// [`ConnectOptions::from_url`](super::ConnectOptions::from_url) refused what it was given.
+///
+/// It is always the caller's to put right: a Redis that is away is no such error. It never holds a
+/// password, and never the URL, which may hold one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL cannot be used.
+    #[error("invalid Redis URL: {why}")]
+    InvalidUrl {
+        /// What to change.
+        why: Cow<'static, str>,
+    },
+    /// A setting makes no sense.
+    #[error("invalid setting {what}: {why}")]
+    InvalidSetting {
+        /// The setting's name.
+        what: &'static str,
+        /// What to change.
+        why: Cow<'static, str>,
+    },
+    /// The URL asks for something that this version cannot do.
+    #[error("{what} is not supported yet")]
+    NotSupported {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// The URL asks for something that was not compiled in.
+    #[error("{scheme}:// URLs need seawall's feature `{feature}`")]
+    MissingFeature {
+        /// The URL's scheme.
+        scheme: &'static str,
+        /// The cargo feature to turn on.
+        feature: &'static str,
+    },
+    /// There is no tokio runtime to run the connection on.
+    #[error("a connection must be opened inside a tokio runtime")]
+    NoRuntime,
+}
+
+impl ConnectError {
+    pub(super) fn url(why: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidUrl { why: why.into() }
+    }
+
+    pub(super) fn setting(what: &'static str, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidSetting {
+            what,
+            why: why.into(),
+        }
+    }
+}
