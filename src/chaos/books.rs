@@ -1,6 +1,6 @@
 //! The books of a chaos run: what was attempted, acknowledged and seen at the far end.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -15,7 +15,7 @@ use super::balance::Balance;
 /// [`balance`](Self::balance).
 ///
 /// All of it may be called from many threads at once: lanes do not wait for each other. A job
-/// takes three bits and a call some tens of nanoseconds, so a run may have millions.
+/// takes three bits and a call about a tenth of a microsecond, so a run may have millions.
 ///
 /// ```
 /// use seawall::chaos::Books;
@@ -158,7 +158,7 @@ struct Lanes<K>(RwLock<HashMap<K, Mutex<Lane>>>);
 impl<K: Eq + Hash> Lanes<K> {
     fn with<Q>(&self, key: &Q, owned: impl FnOnce() -> K, write: impl FnOnce(&mut Lane))
     where
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
         if let Some(lane) = self.0.read().get(key) {

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io, mem,
     net::{self, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
@@ -40,7 +40,7 @@ use super::{
 pub struct FaultProxy {
     shared: Arc<Shared>,
     runtime: Handle,
-    _acceptor: AbortOnDropHandle<()>,
+    acceptor: AbortOnDropHandle<()>,
 }
 
 /// What has happened at a [`FaultProxy`] so far.
@@ -79,7 +79,7 @@ impl FaultProxy {
         Ok(Self {
             shared,
             runtime: Handle::current(),
-            _acceptor: acceptor,
+            acceptor,
         })
     }
 
@@ -89,7 +89,7 @@ impl FaultProxy {
         let mut door = self.shared.door.lock();
         door.rules.set(fault);
         if fault == Fault::Reset {
-            door.cut();
+            door.hang_up();
         }
         self.shared.move_door(&mut door);
     }
@@ -107,7 +107,9 @@ impl FaultProxy {
 
     /// Resets all connections that are open now, whatever the fault.
     pub fn cut(&self) {
-        self.shared.door.lock().cut();
+        let mut door = self.shared.door.lock();
+        door.rules.cut();
+        door.hang_up();
     }
 
     /// `redis://127.0.0.1:<port>/`.
@@ -163,7 +165,8 @@ impl FaultProxy {
 
 impl Drop for FaultProxy {
     fn drop(&mut self) {
-        // The acceptor is dropped a little later; the port refuses from now on.
+        // It would open the door again, if it found it shut before it ended.
+        self.acceptor.abort();
         self.shared.door.lock().shut();
     }
 }
@@ -248,9 +251,9 @@ impl Door {
         }
     }
 
-    fn cut(&mut self) {
-        self.rules.cut();
-        std::mem::take(&mut self.cut).cancel();
+    /// Wakes the connections that the rules have cut.
+    fn hang_up(&mut self) {
+        mem::take(&mut self.cut).cancel();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    fs, io,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -11,7 +11,10 @@ use std::{
 use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, aio::MultiplexedConnection,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    fs,
+    time::{sleep, timeout},
+};
 use url::Url;
 
 use super::{
@@ -30,7 +33,7 @@ use super::{
 /// milliseconds. Both also happen when the test process itself is killed: see the
 /// [module](super).
 ///
-/// It needs a clock that runs: starting one under tokio's paused time gives up at once.
+/// It needs a clock that runs: under tokio's paused time, waiting for its start would be skipped.
 #[derive(Debug)]
 pub struct RedisServer {
     settings: RedisServerBuilder,
@@ -116,8 +119,8 @@ impl RedisServer {
     /// As [`restart`](Self::restart); the data may be gone already.
     pub async fn restart_empty(&mut self) -> Result<(), StartError> {
         self.kill().await?;
-        tokio::fs::remove_dir_all(self.data_dir()).await?;
-        tokio::fs::create_dir(self.data_dir()).await?;
+        fs::remove_dir_all(self.data_dir()).await?;
+        fs::create_dir(self.data_dir()).await?;
         self.boot().await
     }
 
@@ -224,8 +227,8 @@ impl RedisServer {
             process,
             port,
         };
-        fs::create_dir(server.data_dir())?;
-        fs::write(server.config(), server.directives())?;
+        fs::create_dir(server.data_dir()).await?;
+        fs::write(server.config(), server.directives()).await?;
         server.boot().await?;
         Ok(server)
     }
@@ -244,7 +247,7 @@ impl RedisServer {
             return Ok(());
         }
         let status = self.process.kill().await?;
-        let log = self.log_tail();
+        let log = self.log_tail().await;
         if silent {
             return Err(StartError::Silent {
                 within: READY_WITHIN,
@@ -306,8 +309,8 @@ impl RedisServer {
     }
 
     /// The last lines that the server wrote: why it died is among them.
-    fn log_tail(&self) -> String {
-        let log = fs::read(self.process.log()).unwrap_or_default();
+    async fn log_tail(&self) -> String {
+        let log = fs::read(self.process.log()).await.unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")

@@ -2,8 +2,12 @@
 
 use std::io;
 
-use seawall::chaos::{Fault, FaultProxy, RedisServer, wait_until};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+use seawall::chaos::{Counts, Fault, FaultProxy, RedisServer, wait_until};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
 use super::{A_WHILE, PLENTY, Raw, length};
 
@@ -20,7 +24,7 @@ async fn a_healthy_proxy_passes_everything() {
         large
     );
     drop(connection);
-    let counts = proxy.wait_for(|counts| counts.open == 0).await;
+    let counts = counted(&proxy, |counts| counts.open == 0).await;
     assert_eq!((counts.accepted, counts.dropped_replies), (1, 0));
     drop(redis);
 }
@@ -107,14 +111,14 @@ async fn dropped_replies_are_counted_and_their_requests_executed() {
     client
         .send("RPUSH list 1\r\nRPUSH list 2\r\nLRANGE list 0 -1\r\n")
         .await;
-    proxy.wait_for(|counts| counts.dropped_replies == 3).await;
+    counted(&proxy, |counts| counts.dropped_replies == 3).await;
     assert_eq!(length(&redis).await, 2);
     client.hears_nothing().await;
 
     // The stream has a gap: what came now would be taken for the answer to the first push.
     proxy.heal();
     client.send("RPUSH list 3\r\n").await;
-    proxy.wait_for(|counts| counts.dropped_replies == 4).await;
+    counted(&proxy, |counts| counts.dropped_replies == 4).await;
     assert_eq!(length(&redis).await, 3);
     client.hears_nothing().await;
 }
@@ -209,4 +213,10 @@ async fn pinged(proxy: &FaultProxy) -> Raw {
     let mut client = Raw::connect(proxy.addr()).await;
     assert_eq!(client.ask("PING\r\n").await.unwrap(), "+PONG");
     client
+}
+
+async fn counted(proxy: &FaultProxy, wanted: impl FnMut(&Counts) -> bool) -> Counts {
+    timeout(PLENTY, proxy.wait_for(wanted))
+        .await
+        .expect("the counts hang")
 }
