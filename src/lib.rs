@@ -13,10 +13,12 @@ pub mod observe;
 pub mod retry;
 pub mod sequence;
 pub mod spool;
+pub mod stack;
 pub mod wrap;
 
 pub use self::{
     call::{RedisCall, Reply},
     error::Error,
     job::Job,
+    stack::Seawall,
 };

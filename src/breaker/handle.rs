@@ -73,6 +73,14 @@ impl BreakerHandle {
             .decide(|machine, now, sample| machine.trip(now, sample));
     }
 
+    /// Ends the open time early: the next call may find out whether Redis is back. For someone who has
+    /// reason to think so, a health check for example.
+    ///
+    /// Nothing happens unless it is open.
+    pub fn probe_now(&self) {
+        self.shared.decide(|machine, now, _| machine.expire(now));
+    }
+
     /// Closes it, from any state, and forgets what it knew: failures, and how long it was open.
     pub fn reset(&self) {
         self.shared.decide(|machine, now, _| machine.reset(now));

@@ -294,6 +294,13 @@ impl Machine {
         }
     }
 
+    /// Ends the open time: the next call is let in to find out.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if let Phase::Open { until } = &mut self.phase {
+            *until = now.min(*until);
+        }
+    }
+
     /// Closes and forgets all it knew.
     pub(super) fn reset(&mut self, now: Instant) {
         self.trips = 0;

@@ -43,7 +43,7 @@ enum State<T> {
 }
 
 impl<T: Spoolable> ResponseFuture<T> {
-    pub(super) fn refused(error: Error) -> Self {
+    pub(crate) fn refused(error: Error) -> Self {
         Self {
             state: State::Refused(Some(error)),
         }
