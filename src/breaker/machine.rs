@@ -187,6 +187,14 @@ impl Machine {
         self.since
     }
 
+    /// How long it stays open, if it is.
+    pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
+        match self.phase {
+            Phase::Open { until } => Some(until.saturating_duration_since(now)),
+            _ => None,
+        }
+    }
+
     pub(super) fn tally_at(&mut self, now: Instant) -> Tally {
         self.window.tally_at(now)
     }
@@ -203,17 +211,17 @@ impl Machine {
         {
             self.open(now, sample);
         }
-        let left = match self.phase {
+        let retry_after = match self.phase {
             Phase::Closed | Phase::ForcedClosed | Phase::Disabled => return None,
             Phase::Open { until } if now >= until => return None,
-            Phase::Open { until } => Some(until - now),
+            Phase::Open { .. } => self.open_for(now),
             Phase::HalfOpen(trial) if !trial.is_full(&self.options) => return None,
             // By then the calls that are out have been judged.
             Phase::HalfOpen(trial) => (self.options.half_open_max_wait)
                 .map(|limit| limit.saturating_sub(now.saturating_duration_since(trial.given))),
             Phase::ForcedOpen => None,
         };
-        Some(Refusal { retry_after: left })
+        Some(Refusal { retry_after })
     }
 
     /// Lets a call in, or not.
@@ -423,5 +431,7 @@ fn open_time(options: &BreakerOptions, trips: u32, sample: f64) -> Duration {
     Duration::from_secs_f64(grown * (1.0 - options.open_time_jitter * sample))
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -170,9 +170,10 @@ impl BreakerOptions {
     /// waits for ever.
     ///
     /// Measured from the last place given out, and acted on when a call finds none free. Give it more
-    /// than an attempt may take: a call that is cancelled, or answers, needs no such limit.
+    /// than an attempt may take: a call that is cancelled, or answers, needs no such limit. At least
+    /// 1 ms.
     pub fn with_half_open_max_wait(mut self, wait: impl Into<Option<Duration>>) -> Self {
-        self.half_open_max_wait = wait.into();
+        self.half_open_max_wait = wait.into().map(|wait| wait.max(Duration::from_millis(1)));
         self
     }
 

@@ -127,10 +127,10 @@ impl Shared {
         let answer = ask(&mut core.machine, now, sample);
         if core.machine.epoch() != epoch {
             self.publish(&mut core, from);
-            let (to, refusal) = (core.machine.state(), core.machine.refusal(now, sample));
+            let (to, open_for) = (core.machine.state(), core.machine.open_for(now));
             // A subscriber may write to a terminal, or ask the handle: not under the lock.
             drop(core);
-            log(from, to, refusal);
+            log(from, to, open_for);
         }
         answer
     }
@@ -198,10 +198,9 @@ fn snapshot(machine: &Machine) -> Snapshot {
     }
 }
 
-fn log(from: State, to: State, refusal: Option<Refusal>) {
-    let retry_after: Option<Duration> = refusal.and_then(|refusal| refusal.retry_after);
+fn log(from: State, to: State, open_for: Option<Duration>) {
     match to {
-        State::Open => tracing::warn!(%from, ?retry_after, "circuit breaker opened"),
+        State::Open => tracing::warn!(%from, ?open_for, "circuit breaker opened"),
         State::Closed => tracing::info!(%from, "circuit breaker closed"),
         State::HalfOpen => tracing::debug!(%from, "circuit breaker lets a few calls through"),
         State::ForcedOpen | State::ForcedClosed | State::Disabled => {
