@@ -65,10 +65,10 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Error> {
-//! let mut service = ServiceBuilder::new()
+//! let service = ServiceBuilder::new()
 //!     .layer(BreakerLayer::default())
 //!     .service(service_fn(async |n: u32| Ok::<_, Error>(n + 1)));
-//! assert_eq!(service.ready().await?.oneshot(1).await?, 2);
+//! assert_eq!(service.oneshot(1).await?, 2);
 //! # Ok(())
 //! # }
 //! ```
@@ -117,14 +117,15 @@ mod options;
 mod permit;
 mod service;
 mod shared;
+mod state;
 mod window;
 
 pub use self::{
     handle::BreakerHandle,
     layer::BreakerLayer,
-    machine::State,
     options::{BreakerOptions, SlidingWindow},
     service::Breaker,
     shared::{Outage, Snapshot},
+    state::State,
     window::Tally,
 };

@@ -131,8 +131,8 @@ impl BreakerOptions {
 
     /// By how much the open time grows at each opening in a row; 1 for no growth.
     pub fn with_open_time_factor(mut self, factor: f64) -> Self {
-        // `max` before `min`: a NaN becomes 1.
-        self.open_time_factor = factor.max(1.0).min(1e6);
+        // A NaN becomes 1, which `clamp` alone would keep.
+        self.open_time_factor = factor.max(1.0).clamp(1.0, 1e6);
         self
     }
 

@@ -16,9 +16,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    machine::{Admission, Entry, Machine, Outcome, Refusal, State},
+    machine::{Admission, Entry, Machine, Outcome, Refusal},
     meters::Meters,
     options::BreakerOptions,
+    state::State,
 };
 use crate::metrics::BreakerMetrics;
 

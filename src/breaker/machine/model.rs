@@ -280,7 +280,7 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let mut model = Model::new(options.clone(), now);
-        let mut machine = Machine::new(options.clone(), now);
+        let mut machine = Machine::new(options, now);
         let mut out: Vec<(Out, Entry)> = Vec::new();
         for (number, step) in (0..).zip(steps) {
             match step {
