@@ -200,6 +200,17 @@ impl Machine {
         })
     }
 
+    /// Takes a success among successes into account: no time, no chance and no decision in it.
+    ///
+    /// `false` is for all else, and nothing has been done: [`record`](Self::record) it.
+    pub(super) fn record_healthy(&mut self, entry: Entry) -> bool {
+        let is_watching = matches!(self.phase, Phase::Closed | Phase::ForcedClosed);
+        if !is_watching || entry.epoch != self.epoch || entry.at.is_some() {
+            return false;
+        }
+        self.window.record_healthy()
+    }
+
     /// Takes the answer of a call into account, once.
     pub(super) fn record(&mut self, entry: Entry, outcome: Outcome, now: Instant, sample: f64) {
         if entry.epoch != self.epoch {

@@ -72,6 +72,17 @@ impl Window {
         }
     }
 
+    /// Records a success if there is nothing else in the window, and no time to look at.
+    pub(super) fn record_healthy(&mut self) -> bool {
+        match self {
+            Self::Calls(ring) if ring.total.failures == 0 && ring.total.slow == 0 => {
+                ring.record(Mark::default());
+                true
+            }
+            Self::Calls(_) | Self::Time(_) => false,
+        }
+    }
+
     /// The totals as of the last outcome.
     pub(super) fn tally(&self) -> Tally {
         match self {

@@ -297,7 +297,10 @@ proptest! {
                 Step::Answer(of, outcome) if !out.is_empty() => {
                     let (call, entry) = out.swap_remove(of.index(out.len()));
                     model.answer(call, outcome, now, sample);
-                    machine.record(entry, outcome, now, sample);
+                    let is_done = outcome == Outcome::Success && machine.record_healthy(entry);
+                    if !is_done {
+                        machine.record(entry, outcome, now, sample);
+                    }
                 }
                 Step::Answer(..) => {}
                 Step::Trip => machine.trip(now, sample),
