@@ -398,6 +398,9 @@ async fn watchers_see_every_change_and_waiters_each_recovery() {
     assert_eq!(handle.outage(), None, "an operator is no outage");
     handle.enable();
     assert_eq!(*recoveries.borrow_and_update(), 2);
+    handle.disable();
+    handle.enable();
+    assert_eq!(*recoveries.borrow(), 2, "calls were let through all along");
 }
 
 #[tokio::test(start_paused = true)]
