@@ -1,5 +1,7 @@
 //! The whole line against a real Redis that is killed, frozen, emptied and lied about.
 #![cfg(feature = "chaos")]
 
+mod outages;
+mod seeds;
 mod smoke;
 mod support;
