@@ -1,5 +1,7 @@
 //! The connection against a real Redis: away, killed, demoted, silent behind a proxy, and back.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use futures_util::FutureExt;
