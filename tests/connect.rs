@@ -103,6 +103,10 @@ async fn calls_waiting_on_a_replaced_connection_end() {
     .expect("both end with the connection");
     assert_eq!(call.unwrap_err().verdict().landed, Landed::Maybe);
     assert!(blocking.unwrap_err().is_connection_dropped());
+    // Their errors are the old generation's, and cost the new one nothing.
+    seen(&connection, |status| status.generation == 2).await;
+    connection.clone().oneshot(set("k", "1")).await.unwrap();
+    assert_eq!(connection.status().borrow().generation, 2);
 }
 
 #[tokio::test]
@@ -267,8 +271,8 @@ async fn a_user_who_may_not_ask_for_the_role_is_served() {
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn tls_trusts_the_given_authority_and_no_other() {
-    let (server, authority) = rig::start_tls().await;
-    let url = format!("rediss://localhost:{}", server.tls_port);
+    let (_server, port, authority) = rig::start_tls().await;
+    let url = format!("rediss://localhost:{port}");
     let connection = Connection::open(options(&url).with_ca_certificate(authority)).unwrap();
     connection.wait_ready(PATIENCE).await.unwrap();
     connection.clone().oneshot(set("k", "1")).await.unwrap();
@@ -573,7 +577,6 @@ mod rig {
 
     pub(super) struct Server {
         pub(super) port: u16,
-        pub(super) tls_port: u16,
         arguments: Vec<String>,
         directory: PathBuf,
         child: Child,
@@ -592,7 +595,6 @@ mod rig {
             let arguments: Vec<_> = usual.iter().chain(extra).map(|a| (*a).to_owned()).collect();
             let mut server = Self {
                 port,
-                tls_port: 0,
                 child: spawn(&arguments, &directory),
                 arguments,
                 directory,
@@ -664,7 +666,7 @@ mod rig {
 
     /// A server that also speaks TLS as `localhost`, and the certificate of who vouches for it.
     #[cfg(feature = "tls")]
-    pub(super) async fn start_tls() -> (Server, String) {
+    pub(super) async fn start_tls() -> (Server, u16, String) {
         let (port, tls_port) = (free_port(), free_port());
         let directory = directory(port);
         let make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca \
@@ -685,9 +687,8 @@ mod rig {
             "--tls-port", &tls, "--tls-cert-file", "r.crt", "--tls-key-file", "r.key",
             "--tls-ca-cert-file", "ca.crt", "--tls-auth-clients", "no",
         ];
-        let mut server = Server::start_in(port, directory, &extra).await;
-        server.tls_port = tls_port;
-        (server, authority)
+        let server = Server::start_in(port, directory, &extra).await;
+        (server, tls_port, authority)
     }
 
     /// A proxy whose sockets can stop passing anything on, while new ones work.
