@@ -328,13 +328,13 @@ impl<T: Spoolable> Queue<T> {
         let acknowledged = self.lane.acknowledged();
         let mut writer = Writer::new(self.id, &self.name, batch.first(), acknowledged, written);
         let usage = &self.shared.usage;
-        let (mut kept, mut reserved) = (0, 0);
+        let (mut kept, mut bytes) = (0, 0);
         for record in batch.records() {
             let fits = writer.push_if(
                 |bytes| record.encode(bytes),
-                |len| {
-                    let fits = usage.try_reserve(len);
-                    reserved += if fits { len } else { 0 };
+                |more| {
+                    let fits = usage.try_reserve(more);
+                    bytes += if fits { more } else { 0 };
                     fits
                 },
             );
@@ -343,11 +343,8 @@ impl<T: Spoolable> Queue<T> {
             }
             kept += 1;
         }
-        let chunks = writer.finish();
-        let bytes = chunks.iter().map(Chunk::bytes).sum();
-        // Headers are a few bytes for some hundred records, and known only now.
-        usage.adopt(0, bytes - reserved, 0);
-        (chunks, kept, bytes)
+        usage.publish();
+        (writer.finish(), kept, bytes)
     }
 
     /// Until when a record may wait for room on disk; `None` if it may not.
