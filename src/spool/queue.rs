@@ -201,7 +201,11 @@ impl<T: Spoolable> Queue<T> {
     }
 
     async fn end(mut self) {
-        if self.is_settled() && self.lane.acknowledged() > 0 && !self.ambiguous {
+        if self.is_settled()
+            && self.lane.acknowledged() > 0
+            && !self.ambiguous
+            && self.is_off_the_disk().await
+        {
             // Nothing can come late any more, so Redis may forget the lane.
             let end = Batch::end(self.id, self.name.clone());
             let _ = tokio::time::timeout(self.shared.options.spool_after, self.send(end)).await;
@@ -210,6 +214,13 @@ impl<T: Spoolable> Queue<T> {
         if let Some((_, done)) = self.closing.take() {
             let _ = done.send(());
         }
+    }
+
+    /// Removals gather before they are made. A crash that undid one would have the next run deliver
+    /// again what only the lane's number in Redis can hold back.
+    fn is_off_the_disk(&self) -> impl Future<Output = bool> + use<T> {
+        let (disk, within) = (self.shared.disk.clone(), self.shared.options.disk_timeout);
+        async move { matches!(tokio::time::timeout(within, disk.sync()).await, Ok(Ok(()))) }
     }
 
     // ===== starting =====
