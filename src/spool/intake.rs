@@ -2,9 +2,12 @@
 
 use std::{
     mem::{replace, take},
-    sync::atomic::{
-        AtomicBool,
-        Ordering::{AcqRel, Release},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Release},
+        },
     },
     task::{Context, Poll},
 };
@@ -32,7 +35,12 @@ pub(super) struct Intake<T> {
     /// Set when the first record arrives; cleared when the taker has heard.
     arrived: AtomicBool,
     taker: AtomicWaker,
+    outside: InLine,
 }
+
+/// A record that waits for memory outside the intake, as long as this is kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InLine(Arc<()>);
 
 /// The records and their waiters, place by place.
 #[derive(Debug)]
@@ -54,7 +62,18 @@ impl<T: Spoolable> Intake<T> {
             }),
             arrived: AtomicBool::new(false),
             taker: AtomicWaker::new(),
+            outside: InLine::default(),
         }
+    }
+
+    /// Stands in line for memory: no record that comes later may pass this one.
+    pub(super) fn line_up(&self) -> InLine {
+        self.outside.clone()
+    }
+
+    /// Whether a record is in line for memory.
+    pub(super) fn has_line(&self) -> bool {
+        Arc::strong_count(&self.outside.0) > 1
     }
 
     /// Adds a record, or gives its waiter back if the intake is closed.

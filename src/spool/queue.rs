@@ -203,7 +203,11 @@ impl<T: Spoolable> Queue<T> {
     }
 
     async fn end(mut self) {
-        if self.is_settled() && self.lane.acknowledged() > 0 && !self.ambiguous {
+        if self.is_settled()
+            && self.lane.acknowledged() > 0
+            && !self.ambiguous
+            && self.is_off_the_disk().await
+        {
             // Nothing can come late any more, so Redis may forget the lane.
             let end = Batch::end(self.id, self.name.clone());
             let _ = tokio::time::timeout(self.shared.options.spool_after, self.send(end)).await;
@@ -212,6 +216,13 @@ impl<T: Spoolable> Queue<T> {
         if let Some((_, done)) = self.closing.take() {
             let _ = done.send(());
         }
+    }
+
+    /// Removals gather before they are made. A crash that undid one would have the next run deliver
+    /// again what only the lane's number in Redis can hold back.
+    fn is_off_the_disk(&self) -> impl Future<Output = bool> + use<T> {
+        let (disk, within) = (self.shared.disk.clone(), self.shared.options.disk_timeout);
+        async move { matches!(tokio::time::timeout(within, disk.sync()).await, Ok(Ok(()))) }
     }
 
     // ===== starting =====
@@ -330,13 +341,13 @@ impl<T: Spoolable> Queue<T> {
         let acknowledged = self.lane.acknowledged();
         let mut writer = Writer::new(self.id, &self.name, batch.first(), acknowledged, written);
         let usage = &self.shared.usage;
-        let (mut kept, mut reserved) = (0, 0);
+        let (mut kept, mut bytes) = (0, 0);
         for record in batch.records() {
             let fits = writer.push_if(
                 |bytes| record.encode(bytes),
-                |len| {
-                    let fits = usage.try_reserve(len);
-                    reserved += if fits { len } else { 0 };
+                |more| {
+                    let fits = usage.try_reserve(more);
+                    bytes += if fits { more } else { 0 };
                     fits
                 },
             );
@@ -345,11 +356,8 @@ impl<T: Spoolable> Queue<T> {
             }
             kept += 1;
         }
-        let chunks = writer.finish();
-        let bytes = chunks.iter().map(Chunk::bytes).sum();
-        // Headers are a few bytes for some hundred records, and known only now.
-        usage.adopt(0, bytes - reserved, 0);
-        (chunks, kept, bytes)
+        usage.publish();
+        (writer.finish(), kept, bytes)
     }
 
     /// Until when a record may wait for room on disk; `None` if it may not.
