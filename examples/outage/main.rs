@@ -116,13 +116,15 @@ async fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
     let mut screen = Screen::open(title, &timeline, &tally)?;
 
     let story = async {
-        let drained = tokio::try_join!(
-            async { Ok(producers::run(&seawall, args.jobs, span, &books, &tally).await) },
-            faults::inflict(&faults, &mut redis, &timeline),
-        );
-        drained?;
+        let producing = async {
+            producers::run(&seawall, args.jobs, span, &books, &tally).await;
+            Ok(())
+        };
+        let inflicting = faults::inflict(&faults, &mut redis, &timeline);
+        tokio::try_join!(producing, inflicting)?;
         timeline.tell("all jobs handed in; waiting for the spool to drain");
         let drained = timeout(DRAINS_WITHIN, seawall.flush()).await.is_ok();
+        timeline.look(&seawall);
         if !drained {
             timeline.tell("the spool has NOT drained in time");
         }
