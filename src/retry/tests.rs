@@ -152,6 +152,7 @@ async fn an_earlier_attempt_that_may_have_landed_is_not_forgotten() {
     let call = tokio::spawn(line.ready().await.unwrap().call(SAFE));
     assert_request_eq!(handle, SAFE).send_error(error(LOST_REPLY));
     assert_request_eq!(handle, SAFE).send_error(error(REFUSED));
+    drop(handle); // one attempt too many would find it gone
     let error = call.await.unwrap().unwrap_err();
     assert!(error.is_outage() && error.may_have_landed());
 }
@@ -207,6 +208,7 @@ async fn retry_after_is_obeyed_or_given_up_at_once() {
     let told = |after| error(NOT_SENT).with_retry_after(after);
     assert_request_eq!(handle, UNSAFE).send_error(told(s(7)));
     assert_request_eq!(handle, UNSAFE).send_error(told(s(3)));
+    drop(handle); // one attempt too many would find it gone
     let error = call.await.unwrap().unwrap_err();
     assert_eq!(error.attempts(), 2);
     assert_eq!(began.elapsed(), s(7), "the second wait is not begun");
