@@ -212,6 +212,27 @@ async fn a_lane_that_may_not_keep_its_number_is_blocked_and_pushes_nothing_twice
     a_missing_permission_blocks("-set", "+set").await;
 }
 
+/// What docs/operations.md tells to give to an ACL user.
+#[tokio::test]
+async fn a_user_needs_no_more_than_the_runbook_says() {
+    let redis = server().await;
+    tell(
+        &redis,
+        "ACL SETUSER app on >pw resetkeys ~q ~seawall:* nocommands \
+         +evalsha +script|load +get +set +unlink +ping +role +rpush",
+    )
+    .await;
+    let url = format!("redis://app:pw@{}", redis.addr());
+    let line = Line::to(&url).await.connected().await;
+    hand_in(&line, "q", 0..20, false).await;
+    assert_eq!(line.seawall.health().spool.records, 0);
+    let left = line.seawall.shutdown(PLENTY).await.unwrap();
+    assert_eq!(left, 0);
+    assert_eq!(list(&redis, "q").await, numbers(0..20));
+    let keys: Vec<String> = redis.command(&cmd("KEYS seawall:*")).await.unwrap();
+    assert!(keys.is_empty(), "the lane has not ended: {keys:?}");
+}
+
 #[tokio::test]
 async fn a_blocked_lane_holds_up_no_other_queue() {
     let redis = server().await;
