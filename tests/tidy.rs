@@ -84,7 +84,7 @@ fn files_are_short() {
 
 #[test]
 fn only_the_store_names_sled() {
-    clean(naming(&sources(), &["sled::"], |path| is_store(path)));
+    clean(naming(&sources(), &["sled::"], is_store));
 }
 
 #[test]
