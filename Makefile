@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench chaos lint doc cargo redis
+.PHONY: help demo test bench chaos lint doc alerts cargo redis
 
 # What the demo is given: make demo ARGS="--jobs 1000000 --seed 7"
 ARGS ?=
@@ -44,6 +44,12 @@ bench: cargo redis ## the benches: tables on the screen, JSON under target/
 
 chaos: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
 	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash
+
+alerts: ## check docs/alerts.yml and run its unit tests (needs promtool)
+	@command -v promtool >/dev/null || { \
+		echo "promtool is missing: apt-get install --no-install-recommends prometheus" >&2; exit 1; }
+	promtool check rules docs/alerts.yml
+	promtool test rules tests/alerts.yml
 
 lint: cargo ## formatting, clippy, rustdoc, and each feature by itself; a warning is an error
 	cargo fmt --check
