@@ -1,5 +1,5 @@
 //! The whole line against a real Redis that is killed, frozen, emptied and lied about.
 #![cfg(feature = "chaos")]
 
-mod support;
 mod smoke;
+mod support;

@@ -17,8 +17,15 @@ pub struct Bench {
 
 impl Bench {
     pub async fn new() -> Self {
-        let redis = RedisServer::builder().durable().start().await.expect("redis-server starts");
-        Self { redis, dir: tempfile::tempdir().expect("a temp directory") }
+        let redis = RedisServer::builder()
+            .durable()
+            .start()
+            .await
+            .expect("redis-server starts");
+        Self {
+            redis,
+            dir: tempfile::tempdir().expect("a temp directory"),
+        }
     }
 
     pub fn spool_dir(&self) -> &Path {
@@ -45,7 +52,10 @@ impl Bench {
 /// Waits until all that was handed in is in Redis.
 pub async fn drained(seawall: &Seawall) {
     let patience = std::time::Duration::from_secs(30);
-    if tokio::time::timeout(patience, seawall.flush()).await.is_err() {
+    if tokio::time::timeout(patience, seawall.flush())
+        .await
+        .is_err()
+    {
         panic!("not drained: {:?}", seawall.health());
     }
 }
@@ -53,7 +63,9 @@ pub async fn drained(seawall: &Seawall) {
 /// Waits until `seawall` has a connection.
 pub async fn connected(seawall: &Seawall) {
     let patience = std::time::Duration::from_secs(30);
-    wait_until("a connection", patience, || async { seawall.health().up }).await.expect("it connects");
+    wait_until("a connection", patience, || async { seawall.health().up })
+        .await
+        .expect("it connects");
 }
 
 pub fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
