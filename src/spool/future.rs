@@ -68,6 +68,7 @@ impl<T: Spoolable> ResponseFuture<T> {
         units: u32,
         since: Instant,
     ) -> Self {
+        let place = queue.intake.line_up();
         let wait = async move {
             let patience = owner.shared.options.disk_timeout;
             match tokio::time::timeout(patience, owner.shared.memory.acquire_many(units)).await {
@@ -79,7 +80,9 @@ impl<T: Spoolable> ResponseFuture<T> {
                         .with_cause("no memory became free: see SpoolOptions::with_max_memory"));
                 }
             }
-            enter(&owner, &queue.intake, record, units, since)
+            let entered = enter(&owner, &queue.intake, record, units, since);
+            drop(place);
+            entered
         };
         Self {
             state: State::Waiting(wait.boxed()),

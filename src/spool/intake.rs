@@ -1,7 +1,16 @@
 //! Where the records of one queue gather while a batch is on its way.
 
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
-use std::task::{Context, Poll};
+use std::{
+    mem::{replace, take},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Release},
+        },
+    },
+    task::{Context, Poll},
+};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -26,7 +35,12 @@ pub(super) struct Intake<T> {
     /// Set when the first record arrives; cleared when the taker has heard.
     arrived: AtomicBool,
     taker: AtomicWaker,
+    outside: InLine,
 }
+
+/// A record that waits for memory outside the intake, as long as this is kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InLine(Arc<()>);
 
 /// The records and their waiters, place by place.
 #[derive(Debug)]
@@ -48,7 +62,18 @@ impl<T: Spoolable> Intake<T> {
             }),
             arrived: AtomicBool::new(false),
             taker: AtomicWaker::new(),
+            outside: InLine::default(),
         }
+    }
+
+    /// Stands in line for memory: no record that comes later may pass this one.
+    pub(super) fn line_up(&self) -> InLine {
+        self.outside.clone()
+    }
+
+    /// Whether a record is in line for memory.
+    pub(super) fn has_line(&self) -> bool {
+        Arc::strong_count(&self.outside.0) > 1
     }
 
     /// Adds a record, or gives its waiter back if the intake is closed.
@@ -64,8 +89,7 @@ impl<T: Spoolable> Intake<T> {
         gathered.bytes += size;
         drop(gathered);
         if first {
-            self.arrived
-                .store(true, std::sync::atomic::Ordering::Release);
+            self.arrived.store(true, Release);
             self.taker.wake();
         }
         Ok(())
@@ -95,15 +119,15 @@ impl<T: Spoolable> Intake<T> {
         if count == records.len() {
             *held = 0;
             // The next batch is likely to be as large as this one.
-            let records = std::mem::replace(records, Vec::with_capacity(count));
-            let waiters = std::mem::replace(waiters, Vec::with_capacity(count));
+            let records = replace(records, Vec::with_capacity(count));
+            let waiters = replace(waiters, Vec::with_capacity(count));
             (records, waiters)
         } else {
             let rest = records.split_off(count);
-            let taken = std::mem::replace(records, rest);
+            let taken = replace(records, rest);
             *held -= taken.iter().map(Spoolable::size).sum::<usize>();
             let rest = waiters.split_off(count);
-            (taken, std::mem::replace(waiters, rest))
+            (taken, replace(waiters, rest))
         }
     }
 
@@ -129,5 +153,16 @@ impl<T: Spoolable> Intake<T> {
     /// Takes no more. What has gathered can still be taken.
     pub(super) fn close(&self) {
         self.gathered.lock().closed = true;
+    }
+}
+
+impl<T> Intake<T> {
+    /// Takes no more, and lets go of those who wait.
+    pub(super) fn abandon(&self) {
+        let mut gathered = self.gathered.lock();
+        gathered.closed = true;
+        let (records, waiters) = (take(&mut gathered.records), take(&mut gathered.waiters));
+        drop(gathered);
+        drop((records, waiters));
     }
 }

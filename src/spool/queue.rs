@@ -98,6 +98,8 @@ struct Outgoing<T> {
 struct Sending<T> {
     batch: Batch<T>,
     from: From,
+    /// The service has let the batch's deadline pass by far, and is not waited for any longer.
+    give_up: Instant,
     answer: BoxFuture<'static, Result<Applied, Error>>,
 }
 
@@ -201,7 +203,11 @@ impl<T: Spoolable> Queue<T> {
     }
 
     async fn end(mut self) {
-        if self.is_settled() && self.lane.acknowledged() > 0 && !self.ambiguous {
+        if self.is_settled()
+            && self.lane.acknowledged() > 0
+            && !self.ambiguous
+            && self.is_off_the_disk().await
+        {
             // Nothing can come late any more, so Redis may forget the lane.
             let end = Batch::end(self.id, self.name.clone());
             let _ = tokio::time::timeout(self.shared.options.spool_after, self.send(end)).await;
@@ -210,6 +216,13 @@ impl<T: Spoolable> Queue<T> {
         if let Some((_, done)) = self.closing.take() {
             let _ = done.send(());
         }
+    }
+
+    /// Removals gather before they are made. A crash that undid one would have the next run deliver
+    /// again what only the lane's number in Redis can hold back.
+    fn is_off_the_disk(&self) -> impl Future<Output = bool> + use<T> {
+        let (disk, within) = (self.shared.disk.clone(), self.shared.options.disk_timeout);
+        async move { matches!(tokio::time::timeout(within, disk.sync()).await, Ok(Ok(()))) }
     }
 
     // ===== starting =====
@@ -328,13 +341,13 @@ impl<T: Spoolable> Queue<T> {
         let acknowledged = self.lane.acknowledged();
         let mut writer = Writer::new(self.id, &self.name, batch.first(), acknowledged, written);
         let usage = &self.shared.usage;
-        let (mut kept, mut reserved) = (0, 0);
+        let (mut kept, mut bytes) = (0, 0);
         for record in batch.records() {
             let fits = writer.push_if(
                 |bytes| record.encode(bytes),
-                |len| {
-                    let fits = usage.try_reserve(len);
-                    reserved += if fits { len } else { 0 };
+                |more| {
+                    let fits = usage.try_reserve(more);
+                    bytes += if fits { more } else { 0 };
                     fits
                 },
             );
@@ -343,11 +356,8 @@ impl<T: Spoolable> Queue<T> {
             }
             kept += 1;
         }
-        let chunks = writer.finish();
-        let bytes = chunks.iter().map(Chunk::bytes).sum();
-        // Headers are a few bytes for some hundred records, and known only now.
-        usage.adopt(0, bytes - reserved, 0);
-        (chunks, kept, bytes)
+        usage.publish();
+        (writer.finish(), kept, bytes)
     }
 
     /// Until when a record may wait for room on disk; `None` if it may not.
@@ -440,9 +450,11 @@ impl<T: Spoolable> Queue<T> {
         self.metrics.batch_records.observe(batch.len() as f64);
         let answer = self.send(batch.clone());
         self.lane.sending();
+        let options = &self.shared.options;
         self.sending = Some(Sending {
             batch,
             from,
+            give_up: now + options.spool_after + options.disk_timeout,
             answer,
         });
     }
@@ -507,6 +519,7 @@ impl<T: Spoolable> Queue<T> {
         let moments = [
             gathered,
             self.pace.wait_until(now),
+            self.sending.as_ref().map(|sending| sending.give_up),
             self.appending
                 .as_ref()
                 .filter(|a| !a.waiters.is_empty())
@@ -572,6 +585,15 @@ impl<T: Spoolable> Queue<T> {
         {
             self.hard = true;
             self.recall();
+        }
+        if self
+            .sending
+            .as_ref()
+            .is_some_and(|sending| sending.give_up <= now)
+        {
+            self.recall();
+            self.replay.rewind();
+            self.pace.failed(None, now, rand::random());
         }
         let hung = match &mut self.appending {
             Some(appending) if appending.give_up <= now => std::mem::take(&mut appending.waiters),
@@ -915,6 +937,13 @@ impl<T: Spoolable> Queue<T> {
             lanes.with_label_values(&[new]).inc();
         }
         self.state = state;
+    }
+}
+
+/// However the task ends, nobody waits for it any longer.
+impl<T> Drop for Queue<T> {
+    fn drop(&mut self) {
+        self.intake.abandon();
     }
 }
 

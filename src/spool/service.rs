@@ -70,11 +70,11 @@ fn admit<T: Spoolable>(owner: &Arc<Owner<T>>, record: T) -> Result<ResponseFutur
     let since = Instant::now();
     let units = (size / MEMORY_UNIT + 1).min(shared.options.max_memory / MEMORY_UNIT) as u32;
     match shared.memory.try_acquire_many(units) {
-        Ok(memory) => {
+        Ok(memory) if !queue.intake.has_line() => {
             memory.forget();
             enter(owner, &queue.intake, record, units, since)
         }
-        Err(_) => Ok(ResponseFuture::waiting_for_memory(
+        _ => Ok(ResponseFuture::waiting_for_memory(
             owner.clone(),
             queue,
             record,

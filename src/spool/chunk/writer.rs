@@ -1,6 +1,6 @@
 //! Packs the records of a batch into chunks.
 
-use super::{Chunk, FIXED, Header, Kind, LONGEST, LaneId};
+use super::{Chunk, FIXED, Header, Key, Kind, LONGEST, LaneId};
 
 /// Takes the records of one lane in the order of their numbers, and makes chunks of them.
 pub(in crate::spool) struct Writer {
@@ -46,7 +46,7 @@ impl Writer {
     }
 
     /// Adds a record, the bytes that `write` puts into the empty buffer it is given, if `fits` says so of
-    /// what they add on disk.
+    /// what they add on disk, the key and the header of a chunk they begin included.
     pub(in crate::spool) fn push_if(
         &mut self,
         write: impl FnOnce(&mut Vec<u8>),
@@ -58,13 +58,19 @@ impl Writer {
             .expect("a record's size is bounded where it is taken in")
             .to_le_bytes();
         let needed = length.len() + self.record.len();
-        if !fits(needed as u64) {
+        let header = FIXED + self.queue.len();
+        let begun = if self.open.is_empty() || self.open.len() + needed > LONGEST {
+            needed.div_ceil(LONGEST - header)
+        } else {
+            0
+        };
+        if !fits((needed + begun * (Key::LEN + header)) as u64) {
             return false;
         }
         if self.open.len() + needed > LONGEST {
             self.close();
         }
-        if FIXED + self.queue.len() + needed > LONGEST {
+        if header + needed > LONGEST {
             let body = [&length, &*self.record].concat();
             let parts = self.header().parts(self.next, &body);
             self.done.extend(parts);
@@ -103,6 +109,39 @@ impl Writer {
             queue: &self.queue,
             written_ms: self.now_ms,
             acknowledged: self.acknowledged,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_a_record_is_said_to_add_is_what_it_adds(
+            queue in "[a-z]{1,40}",
+            sizes in proptest::collection::vec(
+                prop_oneof![0..200_usize, 30_000..40_000_usize, LONGEST - 200..LONGEST, 200_000..300_000_usize],
+                0..20,
+            ),
+            refused in proptest::collection::vec(any::<bool>(), 20),
+        ) {
+            let mut writer = Writer::new(LaneId::fresh(), &queue, 1, 0, 0);
+            let mut said = 0;
+            for (size, refused) in sizes.into_iter().zip(refused) {
+                writer.push_if(
+                    |record| record.resize(size, b'x'),
+                    |more| {
+                        said += if refused { 0 } else { more };
+                        !refused
+                    },
+                );
+            }
+            let bytes: u64 = writer.finish().iter().map(Chunk::bytes).sum();
+            prop_assert_eq!(said, bytes);
         }
     }
 }

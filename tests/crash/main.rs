@@ -1,0 +1,43 @@
+//! The application dies, the disk fills, callers go away: and the books balance.
+//!
+//! An application that is to die is this test binary run again ([`app`]); it says on its standard
+//! output what it was promised, and the test holds the promises against what Redis has
+//! ([`scene`]). `SEAWALL_SEEDS=20` runs twenty times as many seeds, `SEAWALL_SEED=7` that one only.
+#![cfg(feature = "chaos")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that unwraps an error fails, as it should, and speaks on its standard output"
+)]
+
+mod app;
+mod cancel;
+mod direct;
+mod disk;
+mod ending;
+mod full;
+mod neighbours;
+mod opening;
+mod replaying;
+mod scene;
+mod spooling;
+
+use std::{env, ops::Range, time::Duration};
+
+use rand::{SeedableRng, rngs::SmallRng};
+
+/// Ends a test that would hang; no test passes or fails by it otherwise.
+const PLENTY: Duration = Duration::from_secs(60);
+
+/// So many seeds, times `SEAWALL_SEEDS`; or the one that `SEAWALL_SEED` names.
+fn seeds(count: u64) -> Range<u64> {
+    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    match number("SEAWALL_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..count * number("SEAWALL_SEEDS").unwrap_or(1),
+    }
+}
+
+fn dice(seed: u64) -> SmallRng {
+    SmallRng::seed_from_u64(seed)
+}
