@@ -200,7 +200,7 @@ impl Disk {
             Command::Write(Write {
                 changes,
                 answer,
-                _room: room,
+                room,
             })
         })
         .await
@@ -279,7 +279,7 @@ enum Command {
 struct Write {
     changes: Changes,
     answer: oneshot::Sender<Result<(), StoreError>>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 /// Which records are to be read.

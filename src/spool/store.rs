@@ -12,6 +12,8 @@ use std::{
     io,
     ops::ControlFlow,
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -71,14 +73,13 @@ impl SledStore {
     pub(super) fn open(directory: Directory) -> Result<Self, OpenError> {
         let path = directory.generation();
         clear_remains(&path).map_err(failed("prepare", &path))?;
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(&path)
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(CACHE_BYTES)
             // Its own flusher would only log that a sync has failed.
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| unopened(error, &directory))?;
+            .flush_every_ms(None);
+        let db = patiently(|| config.open()).map_err(|error| unopened(error, &directory))?;
         let file = path.join("db");
         let file = File::open(&file).map_err(failed("open", &file))?;
         directory.sync()?;
@@ -173,6 +174,25 @@ fn clear_remains(path: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Opens a store whose last user in this process may not be quite gone.
+///
+/// sled has a lock of its own, which a child that is just being started can hold for a moment after
+/// sled has closed. Nobody else can have it: the directory is ours.
+fn patiently(open: impl Fn() -> sled::Result<sled::Db>) -> sled::Result<sled::Db> {
+    for _ in 0..LOCK_TRIES {
+        match open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    open()
+}
+
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 fn unopened(error: sled::Error, directory: &Directory) -> OpenError {
     match error {

@@ -164,13 +164,17 @@ impl<S: Store> Committer<S> {
             put: Vec::new(),
         };
         let mut answers = Vec::with_capacity(writes.len());
+        let mut rooms = Vec::with_capacity(writes.len());
         for write in writes {
             changes.remove.extend(write.changes.remove);
             changes.put.extend(write.changes.put);
-            answers.push((write.answer, write._room));
+            answers.push(write.answer);
+            rooms.push(write.room);
         }
         let result = self.write(changes);
-        for (answer, _room) in answers {
+        // First, so that who has the answer finds the room it took free again.
+        drop(rooms);
+        for answer in answers {
             let _ = answer.send(result.clone());
         }
     }
