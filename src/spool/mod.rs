@@ -1,11 +1,12 @@
 //! Records on disk while Redis is away.
 
-// The lanes are what uses this.
-#[allow(dead_code)]
+// What uses the disk, the lanes, comes next.
+#[allow(dead_code, unused_imports)]
 mod chunk;
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod commit;
 mod dir;
+#[allow(dead_code)]
 mod error;
 mod store;
 

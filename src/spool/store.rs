@@ -93,14 +93,29 @@ impl SledStore {
 
 impl Store for SledStore {
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        for key in &changes.remove {
-            batch.remove(key.as_ref());
+        let sizes = changes
+            .put
+            .iter()
+            .map(|chunk| (chunk.key, chunk.value.len()));
+        let sizes: Vec<(Key, usize)> = sizes.collect();
+        if let ([], [only]) = (&*changes.remove, &*changes.put) {
+            // Alone it needs no batch, which sled would write in two goes.
+            let inserted = self.db.insert(only.key.as_ref(), only.value.as_slice());
+            inserted.map_err(unwritten)?;
+        } else {
+            let mut batch = sled::Batch::default();
+            for key in &changes.remove {
+                batch.remove(key.as_ref());
+            }
+            for chunk in changes.put {
+                batch.insert(chunk.key.as_ref(), chunk.value);
+            }
+            self.db.apply_batch(batch).map_err(unwritten)?;
         }
-        for chunk in changes.put {
-            batch.insert(chunk.key.as_ref(), chunk.value);
+        for (key, size) in sizes {
+            self.age_cache(key.as_ref(), size);
         }
-        self.db.apply_batch(batch).map_err(unwritten)
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
@@ -124,6 +139,7 @@ impl Store for SledStore {
     ) -> Result<(), StoreError> {
         for entry in self.db.range(from..=to) {
             let (key, value) = entry.map_err(unread)?;
+            self.age_cache(&key, value.len());
             if visit(Key::parse(&key)?, Bytes::from_owner(value)).is_break() {
                 break;
             }
@@ -139,9 +155,25 @@ impl Store for SledStore {
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {
-        self.db.size_on_disk().map_err(unread)
+        let size = self.file.metadata().map(|file| file.len());
+        size.map_err(|error| StoreError::Unreadable(error.to_string().into()))
     }
 }
+
+impl SledStore {
+    /// Makes sled look at its cache as often as its size calls for.
+    ///
+    /// Each of its 256 shards evicts pages only after 64 accesses, however large these are. Pages of
+    /// chunks are large and seldom accessed, so that some GB can gather: more accesses are made.
+    fn age_cache(&self, key: &[u8], size: usize) {
+        for _ in 0..size / BYTES_PER_ACCESS {
+            let _ = self.db.contains_key(key);
+        }
+    }
+}
+
+/// 64 accesses are then 128 KiB, which is what one shard of the cache may hold.
+const BYTES_PER_ACCESS: usize = 2048;
 
 /// With it a page may take 2 MiB before sled writes it to a file of its own, which it never syncs
 /// and rarely removes. It can never be changed for a store that exists.
@@ -179,6 +211,10 @@ fn clear_remains(path: &Path) -> io::Result<()> {
 ///
 /// sled has a lock of its own, which a child that is just being started can hold for a moment after
 /// sled has closed. Nobody else can have it: the directory is ours.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "no lock of another's says when it is free, and this thread is the spool's own"
+)]
 fn patiently(open: impl Fn() -> sled::Result<sled::Db>) -> sled::Result<sled::Db> {
     for _ in 0..LOCK_TRIES {
         match open() {

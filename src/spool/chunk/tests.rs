@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// 1 KiB, 96 KiB and a bit, 250 KiB: the sizes around which things change.
+/// Small ones, some of about a chunk's length, and some that take several.
 fn records() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let size = prop_oneof![
         8 => 0..1024usize,

@@ -43,17 +43,24 @@ impl Writer {
         let length = u32::try_from(self.record.len())
             .expect("a record's size is bounded where it is taken in")
             .to_le_bytes();
+        let header = FIXED + self.queue.len();
         let needed = length.len() + self.record.len();
         if self.open.len() + needed > LONGEST {
             self.close();
         }
-        if FIXED + self.queue.len() + needed > LONGEST {
+        if header + needed > LONGEST {
             let body = [&length, &*self.record].concat();
             let parts = self.header().parts(self.next, &body);
             self.done.extend(parts);
         } else {
             if self.open.is_empty() {
-                self.open = self.header().begin(needed);
+                // What follows a full chunk will likely fill one too.
+                let room = if self.done.is_empty() {
+                    needed
+                } else {
+                    LONGEST - header
+                };
+                self.open = self.header().begin(room);
             }
             self.open.extend_from_slice(&length);
             self.open.extend_from_slice(&self.record);

@@ -154,13 +154,13 @@ async fn the_largest_chunks_stay_out_of_blobs() {
     let scratch = Scratch::new();
     let (disk, _) = open(&scratch);
     let lane = LaneId::fresh();
-    let record = vec![3; 95 * 1024];
+    let record = vec![3; 31 * 1024];
     let records = vec![&*record; 16];
-    for batch in 0..12 {
+    for batch in 0..30 {
         let written = chunks(lane, 1 + batch * 16, &records);
         assert_eq!(written.len(), 16);
         disk.append(written).await.unwrap();
-        let held = disk.read(lane, 1, usize::MAX, 700 * 1024).await.unwrap();
+        let held = disk.read(lane, 1, usize::MAX, 230 * 1024).await.unwrap();
         disk.remove(held.into_iter().flat_map(|held| held.keys).collect());
     }
     let long = vec![4; 5 << 20];
