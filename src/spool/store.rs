@@ -8,6 +8,7 @@
 pub(super) mod memory;
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     io,
     ops::ControlFlow,
@@ -101,7 +102,7 @@ impl Store for SledStore {
         if let ([], [only]) = (&*changes.remove, &*changes.put) {
             // Alone it needs no batch, which sled would write in two goes.
             let inserted = self.db.insert(only.key.as_ref(), only.value.as_slice());
-            inserted.map_err(unwritten)?;
+            inserted.map_err(|error| unwritten(&error))?;
         } else {
             let mut batch = sled::Batch::default();
             for key in &changes.remove {
@@ -110,7 +111,9 @@ impl Store for SledStore {
             for chunk in changes.put {
                 batch.insert(chunk.key.as_ref(), chunk.value);
             }
-            self.db.apply_batch(batch).map_err(unwritten)?;
+            self.db
+                .apply_batch(batch)
+                .map_err(|error| unwritten(&error))?;
         }
         for (key, size) in sizes {
             self.age_cache(key.as_ref(), size);
@@ -119,7 +122,7 @@ impl Store for SledStore {
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.db.flush().map_err(unwritten)?;
+        self.db.flush().map_err(|error| unwritten(&error))?;
         Ok(())
     }
 
@@ -127,7 +130,7 @@ impl Store for SledStore {
     /// own cache to chance.
     fn sync(&mut self) -> Result<(), StoreError> {
         let synced = self.file.sync_data();
-        synced.map_err(|error| StoreError::Unknown(error.to_string().into()))
+        synced.map_err(|error| unwritten(&error))
     }
 
     /// Stops at the first error: sled's iterators repeat it for ever.
@@ -138,7 +141,7 @@ impl Store for SledStore {
         visit: &mut dyn FnMut(Key, Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         for entry in self.db.range(from..=to) {
-            let (key, value) = entry.map_err(unread)?;
+            let (key, value) = entry.map_err(|error| unread(&error))?;
             self.age_cache(&key, value.len());
             if visit(Key::parse(&key)?, Bytes::from_owner(value)).is_break() {
                 break;
@@ -149,14 +152,14 @@ impl Store for SledStore {
 
     fn last(&self, from: Key, to: Key) -> Result<Option<Key>, StoreError> {
         match self.db.range(from..=to).next_back() {
-            Some(entry) => Ok(Some(Key::parse(&entry.map_err(unread)?.0)?)),
+            Some(entry) => Ok(Some(Key::parse(&entry.map_err(|error| unread(&error))?.0)?)),
             None => Ok(None),
         }
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {
         let size = self.file.metadata().map(|file| file.len());
-        size.map_err(|error| StoreError::Unreadable(error.to_string().into()))
+        size.map_err(|error| unread(&error))
     }
 }
 
@@ -240,10 +243,10 @@ fn unopened(error: sled::Error, directory: &Directory) -> OpenError {
     }
 }
 
-fn unwritten(error: sled::Error) -> StoreError {
+fn unwritten(error: &dyn Display) -> StoreError {
     StoreError::Unknown(error.to_string().into())
 }
 
-fn unread(error: sled::Error) -> StoreError {
+fn unread(error: &dyn Display) -> StoreError {
     StoreError::Unreadable(error.to_string().into())
 }

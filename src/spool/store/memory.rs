@@ -1,6 +1,6 @@
 //! A store that forgets, notes what it was told, and fails or stalls when a test says so.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -57,7 +57,11 @@ impl MemoryStore {
 
     pub(in crate::spool) fn wait_until(&self, mut reached: impl FnMut(&State) -> bool) {
         let mut state = self.state();
-        self.0.1.wait_while(&mut state, |state| !reached(state));
+        let waited = self
+            .0
+            .1
+            .wait_while_for(&mut state, |state| !reached(state), PATIENCE);
+        assert!(!waited.timed_out(), "the thread does not get there");
     }
 
     fn enter(&self, call: Call) -> Result<MutexGuard<'_, State>, StoreError> {
@@ -83,6 +87,9 @@ impl MemoryStore {
         Ok(state)
     }
 }
+
+/// So that a promise that is broken is a test that fails, and not one that hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Store for MemoryStore {
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {

@@ -24,18 +24,35 @@ const DEPTH: u64 = 20;
 #[test]
 fn what_was_acknowledged_survives_a_kill_at_any_moment() {
     let mut seeds = SmallRng::seed_from_u64(SEED);
-    for kills in 0..SPOOLS {
+    for spool in 0..SPOOLS {
         let scratch = Scratch::new();
         let lane = LaneId::fresh();
         let mut books = Books::default();
-        for _ in 0..KILLS {
-            // Half of them hit while the spool is being opened.
-            let longest = if seeds.random() { 40_000 } else { 200_000 };
-            let delay = Duration::from_micros(seeds.random_range(0..longest));
-            books.add(&killed_after(delay, scratch.path(), lane));
-            books.check(scratch.path(), lane, &format!("spool {kills}, {delay:?}"));
+        for kill in 0..KILLS {
+            // Every other one hits while the spool is being opened.
+            let kill = if kill % 2 == 0 {
+                Kill {
+                    lines: 0,
+                    delay: Duration::from_micros(seeds.random_range(0..40_000)),
+                }
+            } else {
+                Kill {
+                    lines: seeds.random_range(1..40),
+                    delay: Duration::from_micros(seeds.random_range(0..5_000)),
+                }
+            };
+            books.add(&killed(kill, scratch.path(), lane));
+            books.check(scratch.path(), lane, &format!("spool {spool}, {kill:?}"));
         }
+        assert!(books.acked > 0);
     }
+}
+
+/// When it comes: so long after so many lines of the victim.
+#[derive(Clone, Copy, Debug)]
+struct Kill {
+    lines: usize,
+    delay: Duration,
 }
 
 const SEED: u64 = 0x5ea_4a11;
@@ -97,7 +114,7 @@ fn record(number: u64) -> Vec<u8> {
     clippy::disallowed_methods,
     reason = "the moment of the kill is what is varied; nothing is waited for"
 )]
-fn killed_after(delay: Duration, path: &Path, lane: LaneId) -> Vec<String> {
+fn killed(kill: Kill, path: &Path, lane: LaneId) -> Vec<String> {
     let mut victim = Process::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -117,10 +134,16 @@ fn killed_after(delay: Duration, path: &Path, lane: LaneId) -> Vec<String> {
         .map_while(Result::ok)
         .any(|line| line.ends_with("opening"));
     assert!(started, "the victim ended by itself");
-    std::thread::sleep(delay);
+    let mut lines = lines.map_while(Result::ok);
+    let mut said = Vec::new();
+    for _ in 0..kill.lines {
+        said.extend(lines.next());
+    }
+    std::thread::sleep(kill.delay);
     victim.kill().unwrap();
     victim.wait().unwrap();
-    lines.map_while(Result::ok).collect()
+    said.extend(lines);
+    said
 }
 
 fn hex_of(lane: LaneId) -> String {
