@@ -16,6 +16,7 @@ mod direct;
 mod disk;
 mod ending;
 mod full;
+mod model;
 mod neighbours;
 mod opening;
 mod replaying;
