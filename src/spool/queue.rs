@@ -77,6 +77,8 @@ pub(super) struct Queue<T> {
     pace: Pace,
     /// Redis refuses this lane as a whole.
     blocked: bool,
+    /// What waits on disk could not be read the last time.
+    unreadable: bool,
     state: Option<&'static str>,
     timer: Pin<Box<Sleep>>,
     freed: Changed<()>,
@@ -156,6 +158,7 @@ impl<T: Spoolable> Queue<T> {
             replay: Replay::new(name.clone(), older),
             pace: Pace::new(options.replay),
             blocked: false,
+            unreadable: false,
             state: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             freed: Changed::new(shared.usage.freed()),
@@ -228,7 +231,9 @@ impl<T: Spoolable> Queue<T> {
     fn start(&mut self, now: Instant) {
         self.start_append(now);
         self.start_send(now);
-        self.replay.start_read(&self.shared, self.id, &self.lane);
+        if !self.unreadable || self.pace.wait_until(now).is_none() {
+            self.replay.start_read(&self.shared, self.id, &self.lane);
+        }
         self.arm(now);
     }
 
@@ -774,7 +779,9 @@ impl<T: Spoolable> Queue<T> {
     }
 
     fn on_replay(&mut self, now: Instant) {
-        match self.replay.settle(&self.shared, &mut self.lane) {
+        let settled = self.replay.settle(&self.shared, &mut self.lane);
+        self.unreadable = settled.is_err();
+        match settled {
             Ok(parked) => self.metrics.parked.inc_by(parked),
             Err(error) => {
                 self.block(&error);

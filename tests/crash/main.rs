@@ -22,6 +22,7 @@ mod opening;
 mod replaying;
 mod scene;
 mod spooling;
+mod unreadable;
 
 use std::{env, ops::Range, time::Duration};
 
