@@ -32,10 +32,13 @@
 //! assert!(error.is_outage() && !error.may_have_landed());
 //! ```
 
+mod cause;
+
 use std::{borrow::Cow, convert::Infallible, error::Error as StdError, fmt, time::Duration};
 
 use redis::RedisError;
 
+use self::cause::{Cause, unquoted};
 use crate::{
     call::{Repeat, UnexpectedReply},
     classify::{self, Class, Landed, Verdict},
@@ -388,46 +391,6 @@ fn cause(error: &(dyn StdError + 'static)) -> Option<Verdict> {
     }
     None
 }
-
-/// What a foreign error said, in so far as it can be repeated.
-#[derive(Debug)]
-struct Cause(Cow<'static, str>);
-
-impl Cause {
-    fn of(error: &RedisError) -> Self {
-        Self(unquoted(&error.to_string()).into())
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl StdError for Cause {}
-
-/// The part that quotes nothing. Redis puts the caller's own words between quotation marks:
-/// `ERR unknown command 'x', with args beginning with: 'secret'`. Only the code that the redis crate
-/// itself quotes, first of all, is kept: `"WRONGTYPE": Operation against ..`.
-fn unquoted(message: &str) -> String {
-    let (code, rest) = match message
-        .strip_prefix('"')
-        .and_then(|rest| rest.split_once('"'))
-    {
-        Some((code, rest)) => (code, rest),
-        None => ("", message),
-    };
-    let rest = rest.split(['\'', '"', '`']).next().unwrap_or_default();
-    code.chars()
-        .chain(rest.chars())
-        .take(LONGEST)
-        .collect::<String>()
-        .trim_end()
-        .to_owned()
-}
-
-const LONGEST: usize = 200;
 
 #[cfg(test)]
 mod tests {

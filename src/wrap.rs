@@ -6,6 +6,9 @@
 //! and [`BreakerLayer`](crate::breaker::BreakerLayer) go around it as around ours. [`OneByOne`] stands
 //! between it and a [`SpoolLayer`](crate::spool::SpoolLayer).
 //!
+//! Give the client a timeout of its own: one that never answers is given up after some seconds, and its
+//! records are sent again.
+//!
 //! A foreign client gets each record **at least once, in order**: only seawall's own scripts can make a
 //! batch exactly once. A record whose reply was lost is sent again only if its
 //! [`repeat`](Request::repeat) says that it may be; otherwise the record is refused to its caller, or
@@ -45,12 +48,13 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::{
     call::Request,
-    classify::Verdict,
-    error::{BoxError, Error},
+    classify::{Class, Landed, Verdict},
+    error::{BoxError, Error, ErrorKind},
     spool::{Applied, Batch},
 };
 
@@ -153,7 +157,7 @@ impl<S> Layer<S> for OneByOneLayer {
 
 /// Takes a batch and calls the inner service with one record after the other.
 ///
-/// It stops at the first that fails. A permanent error refuses that record only; any other leaves the
+/// It stops at the first that fails, and between two records once the batch's time is up. A permanent error refuses that record only; any other leaves the
 /// rest of the batch for later. A record that may have landed and is not
 /// [`Repeat::Safe`](crate::call::Repeat::Safe) is refused as well: nothing may do it twice.
 #[derive(Clone, Debug)]
@@ -234,6 +238,11 @@ where
             match this.batch.record(*this.through + 1) {
                 // Expired: its number is spent on nothing.
                 None => *this.through += 1,
+                Some(_) if this.batch.deadline().is_some_and(|at| at <= Instant::now()) => {
+                    let verdict = Verdict::new(Class::Transient, Landed::No);
+                    let error = Error::new(ErrorKind::Timeout, verdict);
+                    return Poll::Ready(Ok(Applied::stopped(*this.through, error)));
+                }
                 Some(record) => {
                     if let Err(error) = ready!(this.inner.poll_ready(cx)) {
                         return Poll::Ready(Ok(Applied::stopped(*this.through, error)));

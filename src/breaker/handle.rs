@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    machine::State,
     shared::{Outage, Shared, Snapshot},
+    state::State,
     window::Tally,
 };
 

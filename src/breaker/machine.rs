@@ -4,69 +4,15 @@
 //! Every change of state begins a new epoch, and an [`Entry`] carries the epoch it was given in. An
 //! answer of another epoch says nothing about this one: it is ignored.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
     options::{BreakerOptions, SlidingWindow},
+    state::State,
     window::{Mark, Tally, Window},
 };
-
-/// What the breaker does with calls.
-///
-/// *Closed* is the electrician's word: current flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum State {
-    /// Lets calls through, and watches them.
-    Closed,
-    /// Refuses calls until its time has passed.
-    Open,
-    /// Lets a few calls through to find out.
-    HalfOpen,
-    /// Refuses calls until an operator says otherwise.
-    ForcedOpen,
-    /// Lets calls through until an operator says otherwise; watches them, but does not act.
-    ForcedClosed,
-    /// Lets calls through and does not look.
-    Disabled,
-}
-
-impl State {
-    /// All of them.
-    pub(super) const ALL: [Self; 6] = [
-        Self::Closed,
-        Self::Open,
-        Self::HalfOpen,
-        Self::ForcedOpen,
-        Self::ForcedClosed,
-        Self::Disabled,
-    ];
-
-    /// Its name in metrics and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-            Self::ForcedOpen => "forced_open",
-            Self::ForcedClosed => "forced_closed",
-            Self::Disabled => "disabled",
-        }
-    }
-
-    /// Whether every call is let through.
-    pub const fn lets_through(self) -> bool {
-        matches!(self, Self::Closed | Self::ForcedClosed | Self::Disabled)
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// What a call's answer says about the health of what was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +133,14 @@ impl Machine {
         self.since
     }
 
+    /// How long it stays open, if it is.
+    pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
+        match self.phase {
+            Phase::Open { until } => Some(until.saturating_duration_since(now)),
+            _ => None,
+        }
+    }
+
     pub(super) fn tally_at(&mut self, now: Instant) -> Tally {
         self.window.tally_at(now)
     }
@@ -203,17 +157,17 @@ impl Machine {
         {
             self.open(now, sample);
         }
-        let left = match self.phase {
+        let retry_after = match self.phase {
             Phase::Closed | Phase::ForcedClosed | Phase::Disabled => return None,
             Phase::Open { until } if now >= until => return None,
-            Phase::Open { until } => Some(until - now),
+            Phase::Open { .. } => self.open_for(now),
             Phase::HalfOpen(trial) if !trial.is_full(&self.options) => return None,
             // By then the calls that are out have been judged.
             Phase::HalfOpen(trial) => (self.options.half_open_max_wait)
                 .map(|limit| limit.saturating_sub(now.saturating_duration_since(trial.given))),
             Phase::ForcedOpen => None,
         };
-        Some(Refusal { retry_after: left })
+        Some(Refusal { retry_after })
     }
 
     /// Lets a call in, or not.
@@ -244,6 +198,17 @@ impl Machine {
             at: self.options.times_calls().then_some(now),
             takes_place,
         })
+    }
+
+    /// Takes a success among successes into account: no time, no chance and no decision in it.
+    ///
+    /// `false` is for all else, and nothing has been done: [`record`](Self::record) it.
+    pub(super) fn record_healthy(&mut self, entry: Entry) -> bool {
+        let is_watching = matches!(self.phase, Phase::Closed | Phase::ForcedClosed);
+        if !is_watching || entry.epoch != self.epoch || entry.at.is_some() {
+            return false;
+        }
+        self.window.record_healthy()
     }
 
     /// Takes the answer of a call into account, once.
@@ -430,5 +395,7 @@ fn open_time(options: &BreakerOptions, trips: u32, sample: f64) -> Duration {
     Duration::from_secs_f64(grown * (1.0 - options.open_time_jitter * sample))
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Counter, IntCounter, IntGauge};
 
-use super::machine::State;
+use super::state::State;
 use crate::metrics::BreakerMetrics;
 
 /// The handles of one breaker: one gauge and one counter per state, in the order of [`State::ALL`].

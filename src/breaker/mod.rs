@@ -13,7 +13,8 @@
 //!        +----------- all few calls passed ------------- HalfOpen --+
 //! ```
 //!
-//! An operator can override it: forced open, forced closed, or disabled, see [`BreakerHandle`].
+//! No timer runs: it is the first call after the open time that makes it half-open. An operator can
+//! override it: forced open, forced closed, or disabled, see [`BreakerHandle`].
 //!
 //! # What counts
 //!
@@ -47,7 +48,7 @@
 //! |---|---|---|---|
 //! | `consecutive_failures` | 5 | none | a dead Redis fails every call: five in a row are an outage at any traffic, after one call a minute or 100,000 a second |
 //! | `failure_rate` | 50 % | 50 % | for what fails in part: a flaky path, one shard of a cluster |
-//! | `sliding_window` | 100 calls | 100 calls | costs the least; old calls in it cannot open it, since the rule above needs new ones |
+//! | `sliding_window` | 100 calls | 100 calls | costs the least, and is as quick as the traffic: at 10,000 calls a second it is the last 10 ms |
 //! | `minimum_calls` | 10 | 100 | a quiet producer sees 100 calls too late |
 //! | `slow_call` | off | 60 s | an attempt is cut off, and fails, after 0.5 s; below that, slow is better than not at all |
 //! | `open_time` | 0.5 s | 60 s | a failover takes seconds; a reset fells every call in flight at once and must not cost a minute |
@@ -65,10 +66,10 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Error> {
-//! let mut service = ServiceBuilder::new()
+//! let service = ServiceBuilder::new()
 //!     .layer(BreakerLayer::default())
 //!     .service(service_fn(async |n: u32| Ok::<_, Error>(n + 1)));
-//! assert_eq!(service.ready().await?.oneshot(1).await?, 2);
+//! assert_eq!(service.oneshot(1).await?, 2);
 //! # Ok(())
 //! # }
 //! ```
@@ -117,14 +118,15 @@ mod options;
 mod permit;
 mod service;
 mod shared;
+mod state;
 mod window;
 
 pub use self::{
     handle::BreakerHandle,
     layer::BreakerLayer,
-    machine::State,
     options::{BreakerOptions, SlidingWindow},
     service::Breaker,
     shared::{Outage, Snapshot},
+    state::State,
     window::Tally,
 };

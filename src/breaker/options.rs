@@ -131,8 +131,8 @@ impl BreakerOptions {
 
     /// By how much the open time grows at each opening in a row; 1 for no growth.
     pub fn with_open_time_factor(mut self, factor: f64) -> Self {
-        // `max` before `min`: a NaN becomes 1.
-        self.open_time_factor = factor.max(1.0).min(1e6);
+        // A NaN becomes 1, which `clamp` alone would keep.
+        self.open_time_factor = factor.max(1.0).clamp(1.0, 1e6);
         self
     }
 
@@ -170,9 +170,10 @@ impl BreakerOptions {
     /// waits for ever.
     ///
     /// Measured from the last place given out, and acted on when a call finds none free. Give it more
-    /// than an attempt may take: a call that is cancelled, or answers, needs no such limit.
+    /// than an attempt may take: a call that is cancelled, or answers, needs no such limit. At least
+    /// 1 ms.
     pub fn with_half_open_max_wait(mut self, wait: impl Into<Option<Duration>>) -> Self {
-        self.half_open_max_wait = wait.into();
+        self.half_open_max_wait = wait.into().map(|wait| wait.max(Duration::from_millis(1)));
         self
     }
 

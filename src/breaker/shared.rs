@@ -16,9 +16,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    machine::{Admission, Entry, Machine, Outcome, Refusal, State},
+    machine::{Admission, Entry, Machine, Outcome, Refusal},
     meters::Meters,
     options::BreakerOptions,
+    state::State,
 };
 use crate::metrics::BreakerMetrics;
 
@@ -109,9 +110,14 @@ impl Shared {
     }
 
     pub(super) fn record(&self, entry: Entry, outcome: Outcome) {
-        if outcome != Outcome::Ignored || entry.takes_place() {
-            self.decide(|machine, now, sample| machine.record(entry, outcome, now, sample));
+        if outcome == Outcome::Ignored && !entry.takes_place() {
+            return;
         }
+        // Nearly every call of nearly every day ends here, without a look at the clock.
+        if outcome == Outcome::Success && self.core.lock().machine.record_healthy(entry) {
+            return;
+        }
+        self.decide(|machine, now, sample| machine.record(entry, outcome, now, sample));
     }
 
     pub(super) fn count_refused(&self) {
@@ -127,10 +133,10 @@ impl Shared {
         let answer = ask(&mut core.machine, now, sample);
         if core.machine.epoch() != epoch {
             self.publish(&mut core, from);
-            let (to, refusal) = (core.machine.state(), core.machine.refusal(now, sample));
+            let (to, open_for) = (core.machine.state(), core.machine.open_for(now));
             // A subscriber may write to a terminal, or ask the handle: not under the lock.
             drop(core);
-            log(from, to, refusal);
+            log(from, to, open_for);
         }
         answer
     }
@@ -198,10 +204,9 @@ fn snapshot(machine: &Machine) -> Snapshot {
     }
 }
 
-fn log(from: State, to: State, refusal: Option<Refusal>) {
-    let retry_after: Option<Duration> = refusal.and_then(|refusal| refusal.retry_after);
+fn log(from: State, to: State, open_for: Option<Duration>) {
     match to {
-        State::Open => tracing::warn!(%from, ?retry_after, "circuit breaker opened"),
+        State::Open => tracing::warn!(%from, ?open_for, "circuit breaker opened"),
         State::Closed => tracing::info!(%from, "circuit breaker closed"),
         State::HalfOpen => tracing::debug!(%from, "circuit breaker lets a few calls through"),
         State::ForcedOpen | State::ForcedClosed | State::Disabled => {

@@ -72,6 +72,17 @@ impl Window {
         }
     }
 
+    /// Records a success if there is nothing else in the window, and no time to look at.
+    pub(super) fn record_healthy(&mut self) -> bool {
+        match self {
+            Self::Calls(ring) if ring.total.failures == 0 && ring.total.slow == 0 => {
+                ring.record(Mark::default());
+                true
+            }
+            Self::Calls(_) | Self::Time(_) => false,
+        }
+    }
+
     /// The totals as of the last outcome.
     pub(super) fn tally(&self) -> Tally {
         match self {
@@ -174,17 +185,19 @@ impl Buckets {
             return;
         }
         let turns = passed.as_nanos() / self.width.as_nanos();
-        if turns >= u128::from(BUCKETS) {
-            *self = Self::new(self.width * BUCKETS, now);
-            return;
-        }
-        for _ in 0..turns {
+        for _ in 0..turns.min(u128::from(BUCKETS)) {
             self.current = (self.current + 1) % self.tallies.len();
             let forgotten = std::mem::take(&mut self.tallies[self.current]);
             self.total.subtract(forgotten);
-            self.began += self.width;
         }
+        self.began = now - remainder(passed, self.width);
     }
+}
+
+fn remainder(time: Duration, width: Duration) -> Duration {
+    let nanos = time.as_nanos() % width.as_nanos();
+    // A width is at most a day.
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

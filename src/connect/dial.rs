@@ -38,6 +38,7 @@ pub(super) struct Dialer {
     timeout: Duration,
     keepalive: TcpKeepalive,
     user_timeout: Duration,
+    nodelay: bool,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
     role_is_hidden: AtomicBool,
@@ -60,6 +61,7 @@ impl Dialer {
                 .with_time(options.keepalive)
                 .with_interval(options.keepalive / 3),
             user_timeout: options.tcp_user_timeout,
+            nodelay: options.nodelay,
             #[cfg(feature = "tls")]
             tls: match &options.address {
                 Address::Tls { host, .. } => {
@@ -151,7 +153,7 @@ impl Dialer {
     }
 
     fn configure(&self, socket: &TcpStream) -> io::Result<()> {
-        socket.set_nodelay(true)?;
+        socket.set_nodelay(self.nodelay)?;
         let socket = SockRef::from(socket);
         socket.set_tcp_keepalive(&self.keepalive)?;
         #[cfg(target_os = "linux")]

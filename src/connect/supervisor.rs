@@ -86,3 +86,51 @@ async fn probe(shared: &Shared, generation: &Generation) -> Trouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{
+        connect::{ConnectOptions, Connection, Trouble},
+        metrics::ConnectMetrics,
+    };
+
+    /// A unix socket that is not there refuses at once, so nothing but the clock passes.
+    #[tokio::test(start_paused = true)]
+    async fn attempts_become_rarer_while_redis_is_away() {
+        let metrics = ConnectMetrics::default();
+        let options = ConnectOptions::from_url("unix:///seawall/no/such/socket").unwrap();
+        let connection = Connection::open(options.with_metrics(metrics.clone())).unwrap();
+        let failed = || metrics.connects_failed.get();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        // 50, 100, 200, 400 and 800 ms at the longest, half of each at the shortest.
+        assert!((5..=7).contains(&failed()), "{}", failed());
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let before = failed();
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        // From 1 to 2 s each.
+        let attempts = failed() - before;
+        assert!((100..=200).contains(&attempts), "{attempts}");
+        let trouble = connection.status().borrow().trouble;
+        assert_eq!(trouble, Some(Trouble::Unreachable));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_attempt_follows_the_last_clone() {
+        let metrics = ConnectMetrics::default();
+        let options = ConnectOptions::from_url("unix:///seawall/no/such/socket").unwrap();
+        let connection = Connection::open(options.with_metrics(metrics.clone())).unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        drop(connection);
+        let before = metrics.connects_failed.get();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(metrics.connects_failed.get(), before);
+    }
+
+    #[test]
+    fn outside_a_runtime_opening_is_an_error() {
+        let options = ConnectOptions::from_url("unix:///seawall/no/such/socket").unwrap();
+        assert!(Connection::open(options).is_err());
+    }
+}

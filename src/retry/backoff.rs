@@ -312,7 +312,7 @@ mod tests {
             step in duration(),
             retry: u32,
             previous in duration(),
-            sample: f64,
+            sample in prop_oneof![any::<f64>(), Just(f64::NAN), Just(f64::INFINITY)],
         ) {
             for backoff in [
                 Backoff::fixed(step),

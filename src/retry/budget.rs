@@ -223,8 +223,9 @@ mod tests {
     #[test]
     fn clones_share_one_bucket() {
         let (budget, now) = (RetryBudget::default().with_burst(1), Instant::now());
-        assert!(budget.clone().withdraw(now));
-        assert!(!budget.withdraw(now));
+        let clone = budget.clone();
+        assert!(budget.withdraw(now));
+        assert!(!clone.withdraw(now));
     }
 
     #[test]

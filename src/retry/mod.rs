@@ -49,7 +49,7 @@
 //! });
 //! let redis = ServiceBuilder::new().layer(RetryLayer::default()).service(leaf);
 //! redis.oneshot(RedisCall::new("save", redis::cmd("SET").arg("user:1").arg("ann"))).await?;
-//! assert_eq!(ATTEMPTS.into_inner(), 3);
+//! assert_eq!(ATTEMPTS.load(Ordering::Relaxed), 3);
 //! # Ok(())
 //! # }
 //! ```

@@ -255,3 +255,26 @@ impl fmt::Debug for RetryPolicy {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        call::RedisCall,
+        classify::{Class, Landed, Verdict},
+    };
+
+    #[test]
+    fn a_decorrelated_delay_grows_from_the_wait_before_it() {
+        let first = Duration::from_secs(1);
+        let backoff = Backoff::fixed(first).with_jitter(Jitter::decorrelated());
+        let mut policy = RetryPolicy::new(backoff);
+        let call = RedisCall::new("test", redis::Cmd::new());
+        let mut error = Error::foreign(Verdict::new(Class::Transient, Landed::No), "test");
+        let waits = [(); 4].map(|()| policy.after(&call, &mut error, Instant::now(), 1.0));
+        assert_eq!(
+            waits,
+            [Some(3 * first), Some(9 * first), Some(27 * first), None]
+        );
+    }
+}

@@ -34,7 +34,8 @@ pub trait Spoolable: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// [`Undecodable`], and the record is parked with that reason.
+    /// [`Undecodable`], and the queue is blocked, loudly, with its records kept: the program that can
+    /// read them may be started next.
     fn decode(queue: &Arc<str>, bytes: Bytes) -> Result<Self, Undecodable>;
 
     /// When it is not worth delivering any more.
@@ -51,7 +52,7 @@ pub trait Spoolable: Send + Sync + Sized + 'static {
 pub struct Undecodable(pub(crate) &'static str);
 
 impl Undecodable {
-    /// Because of `why`: a constant, it is kept beside the record and shown to operators.
+    /// Because of `why`: a constant, it is shown to operators.
     pub const fn new(why: &'static str) -> Self {
         Self(why)
     }

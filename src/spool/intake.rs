@@ -1,9 +1,13 @@
 //! Where the records of one queue gather while a batch is on its way.
 
 use std::{
+    mem::{replace, take},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::AcqRel},
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Release},
+        },
     },
     task::{Context, Poll},
 };
@@ -85,8 +89,7 @@ impl<T: Spoolable> Intake<T> {
         gathered.bytes += size;
         drop(gathered);
         if first {
-            self.arrived
-                .store(true, std::sync::atomic::Ordering::Release);
+            self.arrived.store(true, Release);
             self.taker.wake();
         }
         Ok(())
@@ -116,15 +119,15 @@ impl<T: Spoolable> Intake<T> {
         if count == records.len() {
             *held = 0;
             // The next batch is likely to be as large as this one.
-            let records = std::mem::replace(records, Vec::with_capacity(count));
-            let waiters = std::mem::replace(waiters, Vec::with_capacity(count));
+            let records = replace(records, Vec::with_capacity(count));
+            let waiters = replace(waiters, Vec::with_capacity(count));
             (records, waiters)
         } else {
             let rest = records.split_off(count);
-            let taken = std::mem::replace(records, rest);
+            let taken = replace(records, rest);
             *held -= taken.iter().map(Spoolable::size).sum::<usize>();
             let rest = waiters.split_off(count);
-            (taken, std::mem::replace(waiters, rest))
+            (taken, replace(waiters, rest))
         }
     }
 
@@ -150,5 +153,16 @@ impl<T: Spoolable> Intake<T> {
     /// Takes no more. What has gathered can still be taken.
     pub(super) fn close(&self) {
         self.gathered.lock().closed = true;
+    }
+}
+
+impl<T> Intake<T> {
+    /// Takes no more, and lets go of those who wait.
+    pub(super) fn abandon(&self) {
+        let mut gathered = self.gathered.lock();
+        gathered.closed = true;
+        let (records, waiters) = (take(&mut gathered.records), take(&mut gathered.waiters));
+        drop(gathered);
+        drop((records, waiters));
     }
 }

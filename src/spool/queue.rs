@@ -100,6 +100,8 @@ struct Outgoing<T> {
 struct Sending<T> {
     batch: Batch<T>,
     from: From,
+    /// The service has let the batch's deadline pass by far, and is not waited for any longer.
+    give_up: Instant,
     answer: BoxFuture<'static, Result<Applied, Error>>,
 }
 
@@ -453,9 +455,11 @@ impl<T: Spoolable> Queue<T> {
         self.metrics.batch_records.observe(batch.len() as f64);
         let answer = self.send(batch.clone());
         self.lane.sending();
+        let options = &self.shared.options;
         self.sending = Some(Sending {
             batch,
             from,
+            give_up: now + options.spool_after + options.disk_timeout,
             answer,
         });
     }
@@ -520,6 +524,7 @@ impl<T: Spoolable> Queue<T> {
         let moments = [
             gathered,
             self.pace.wait_until(now),
+            self.sending.as_ref().map(|sending| sending.give_up),
             self.appending
                 .as_ref()
                 .filter(|a| !a.waiters.is_empty())
@@ -585,6 +590,15 @@ impl<T: Spoolable> Queue<T> {
         {
             self.hard = true;
             self.recall();
+        }
+        if self
+            .sending
+            .as_ref()
+            .is_some_and(|sending| sending.give_up <= now)
+        {
+            self.recall();
+            self.replay.rewind();
+            self.pace.failed(None, now, rand::random());
         }
         let hung = match &mut self.appending {
             Some(appending) if appending.give_up <= now => std::mem::take(&mut appending.waiters),
@@ -930,6 +944,13 @@ impl<T: Spoolable> Queue<T> {
             lanes.with_label_values(&[new]).inc();
         }
         self.state = state;
+    }
+}
+
+/// However the task ends, nobody waits for it any longer.
+impl<T> Drop for Queue<T> {
+    fn drop(&mut self) {
+        self.intake.abandon();
     }
 }
 

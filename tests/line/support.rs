@@ -10,31 +10,38 @@ use seawall::{
 use tempfile::TempDir;
 
 /// A Redis and an empty spool directory.
-pub struct Bench {
-    pub redis: RedisServer,
-    pub dir: TempDir,
+pub(crate) struct Bench {
+    pub(crate) redis: RedisServer,
+    pub(crate) dir: TempDir,
 }
 
 impl Bench {
-    pub async fn new() -> Self {
-        let redis = RedisServer::builder().durable().start().await.expect("redis-server starts");
-        Self { redis, dir: tempfile::tempdir().expect("a temp directory") }
+    pub(crate) async fn new() -> Self {
+        let redis = RedisServer::builder()
+            .durable()
+            .start()
+            .await
+            .expect("redis-server starts");
+        Self {
+            redis,
+            dir: tempfile::tempdir().expect("a temp directory"),
+        }
     }
 
-    pub fn spool_dir(&self) -> &Path {
+    pub(crate) fn spool_dir(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn builder(&self) -> Builder {
+    pub(crate) fn builder(&self) -> Builder {
         Seawall::builder(&self.redis.url(), self.spool_dir()).expect("the settings are right")
     }
 
-    pub async fn seawall(&self) -> Seawall {
+    pub(crate) async fn seawall(&self) -> Seawall {
         self.builder().connect().await.expect("it opens")
     }
 
     /// The list `key`, from front to back.
-    pub async fn list(&self, key: &str) -> Vec<String> {
+    pub(crate) async fn list(&self, key: &str) -> Vec<String> {
         self.redis
             .command(redis::cmd("LRANGE").arg(key).arg(0).arg(-1))
             .await
@@ -43,19 +50,40 @@ impl Bench {
 }
 
 /// Waits until all that was handed in is in Redis.
-pub async fn drained(seawall: &Seawall) {
+pub(crate) async fn drained(seawall: &Seawall) {
     let patience = std::time::Duration::from_secs(30);
-    if tokio::time::timeout(patience, seawall.flush()).await.is_err() {
+    if tokio::time::timeout(patience, seawall.flush())
+        .await
+        .is_err()
+    {
         panic!("not drained: {:?}", seawall.health());
     }
 }
 
 /// Waits until `seawall` has a connection.
-pub async fn connected(seawall: &Seawall) {
+pub(crate) async fn connected(seawall: &Seawall) {
     let patience = std::time::Duration::from_secs(30);
-    wait_until("a connection", patience, || async { seawall.health().up }).await.expect("it connects");
+    wait_until("a connection", patience, || async { seawall.health().up })
+        .await
+        .expect("it connects");
 }
 
-pub fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
+pub(crate) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
+}
+
+/// The counter `name` of `queue`; 0 if there is none.
+pub(crate) fn counter(registry: &prometheus::Registry, name: &str, queue: &str) -> f64 {
+    let families = registry.gather();
+    let metrics = families.iter().filter(|family| family.name() == name);
+    metrics
+        .flat_map(|family| family.get_metric())
+        .filter(|metric| {
+            metric
+                .get_label()
+                .iter()
+                .any(|label| label.value() == queue)
+        })
+        .map(|metric| metric.get_counter().get_value())
+        .sum()
 }
