@@ -610,6 +610,19 @@ impl<T: Spoolable> Queue<T> {
                 .with_cause("the disk has not answered in time")
         };
         self.refuse(hung, || slow(Landed::Maybe));
+        while self.returned.front().is_some_and(|behind| {
+            let first = behind.waiters.front();
+            first.is_some_and(|first| first.since + self.shared.options.disk_timeout <= now)
+        }) {
+            self.lane.take_returned();
+            if let Some(Outgoing {
+                waiters, failure, ..
+            }) = self.returned.pop_front()
+            {
+                let landed = failure.map_or(Landed::No, |failure| failure.verdict().landed);
+                self.refuse(waiters, || slow(landed));
+            }
+        }
         while self
             .intake
             .gathered()
@@ -995,3 +1008,6 @@ pub(super) fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
 }
+
+#[cfg(test)]
+mod tests;
