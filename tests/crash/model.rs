@@ -211,7 +211,7 @@ fn options(dir: &TempDir, dice: &mut SmallRng) -> SpoolOptions {
         .with_spool_after(millis(dice.random_range(1..6)))
         .with_max_batch(dice.random_range(1..30), 1 << 20)
         .with_replay(Replay::unpaced().with_delays(millis(1), millis(4)));
-    let options = match dice.random_range(0..4) {
+    match dice.random_range(0..4) {
         0 => options.with_ack(Ack::Spooled),
         1 => options.with_max_records(dice.random_range(1..60)),
         2 => {
@@ -220,8 +220,7 @@ fn options(dir: &TempDir, dice: &mut SmallRng) -> SpoolOptions {
             bounded.with_overflow(Overflow::Block { timeout })
         }
         _ => options,
-    };
-    options
+    }
 }
 
 /// Opens as soon as the one before has let go.
