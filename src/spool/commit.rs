@@ -71,7 +71,7 @@ impl Disk {
     }
 
     /// The same, over any store; `open` runs on the thread that will own it.
-    fn start<S: Store>(
+    pub(super) fn start<S: Store>(
         options: &DiskOptions,
         open: impl FnOnce() -> Result<S, OpenError> + Send + 'static,
     ) -> Result<(Self, Left), OpenError> {

@@ -78,6 +78,8 @@ pub(super) struct Queue<T> {
     pace: Pace,
     /// Redis refuses this lane as a whole.
     blocked: bool,
+    /// What waits on disk could not be read the last time.
+    unreadable: bool,
     state: Option<&'static str>,
     timer: Pin<Box<Sleep>>,
     freed: Changed<()>,
@@ -152,6 +154,7 @@ impl<T: Spoolable> Queue<T> {
             replay: Replay::new(name.clone(), older),
             pace: Pace::new(options.replay),
             blocked: false,
+            unreadable: false,
             state: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             freed: Changed::new(shared.usage.freed()),
@@ -237,7 +240,9 @@ impl<T: Spoolable> Queue<T> {
         self.on_time(now);
         self.start_append(now);
         self.start_send(now, cx);
-        self.replay.start_read(&self.shared, self.id, &self.lane);
+        if !self.unreadable || self.pace.wait_until(now).is_none() {
+            self.replay.start_read(&self.shared, self.id, &self.lane);
+        }
         self.arm(now);
     }
 
@@ -625,6 +630,19 @@ impl<T: Spoolable> Queue<T> {
                 .with_cause("the disk has not answered in time")
         };
         self.refuse(hung, || slow(Landed::Maybe));
+        while self.returned.front().is_some_and(|behind| {
+            let first = behind.waiters.front();
+            first.is_some_and(|first| first.since + self.shared.options.disk_timeout <= now)
+        }) {
+            self.lane.take_returned();
+            if let Some(Outgoing {
+                waiters, failure, ..
+            }) = self.returned.pop_front()
+            {
+                let landed = failure.map_or(Landed::No, |failure| failure.verdict().landed);
+                self.refuse(waiters, || slow(landed));
+            }
+        }
         while self
             .intake
             .gathered()
@@ -808,7 +826,9 @@ impl<T: Spoolable> Queue<T> {
     }
 
     fn on_replay(&mut self, now: Instant) {
-        match self.replay.settle(&self.shared, &mut self.lane) {
+        let settled = self.replay.settle(&self.shared, &mut self.lane);
+        self.unreadable = settled.is_err();
+        match settled {
             Ok(parked) => self.metrics.parked.inc_by(parked),
             Err(error) => {
                 self.block(&error);
@@ -1008,3 +1028,6 @@ pub(super) fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
 }
+
+#[cfg(test)]
+mod tests;

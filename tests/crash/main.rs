@@ -17,11 +17,13 @@ mod direct;
 mod disk;
 mod ending;
 mod full;
+mod model;
 mod neighbours;
 mod opening;
 mod replaying;
 mod scene;
 mod spooling;
+mod unreadable;
 
 use std::{env, ops::Range, time::Duration};
 
