@@ -40,7 +40,7 @@ impl Report {
         if self.quick { short } else { full }
     }
 
-    pub fn condition(&mut self, name: &'static str, value: impl ToString) {
+    pub fn condition(&mut self, name: &'static str, value: &impl ToString) {
         self.conditions.push((name, value.to_string()));
     }
 

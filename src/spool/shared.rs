@@ -125,7 +125,7 @@ impl<T: Spoolable> Shared<T> {
         let name: Arc<str> = name.into();
         // A queue has a timer, and whoever calls may be outside the runtime.
         let runtime = self.runtime.enter();
-        let handle = Arc::new(Queue::new(self.clone(), name.clone(), older(of_queue)));
+        let handle = Arc::new(Queue::open(self.clone(), name.clone(), older(of_queue)));
         drop(runtime);
         let mut queues = (*queues).clone();
         queues.insert(name, handle.clone());

@@ -73,7 +73,7 @@ async fn a_lost_reply(group: bool) {
             .redis
             .command(redis::cmd("GET").arg("q:count"))
             .await
-            .unwrap();
+            .expect("Redis answers");
         assert_eq!(count, next);
     }
 }

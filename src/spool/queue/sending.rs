@@ -1,0 +1,283 @@
+//! What goes to Redis, and what comes back.
+
+use std::{panic::AssertUnwindSafe, task::Context, time::SystemTime};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+use super::{From, Outgoing, Queue, Sending, unix_ms};
+use crate::{
+    classify::{Class, Landed, Verdict},
+    error::{Error, ErrorKind},
+    spool::{
+        Applied, Batch, LaneId, Parked, Place, Spoolable, batch::Outcome, lane::Send, replay::Sent,
+    },
+};
+
+impl<T: Spoolable> Queue<T> {
+    pub(super) fn start_send(&mut self, now: Instant, cx: &Context<'_>) {
+        if self.sending.is_some() || self.hard {
+            return;
+        }
+        let gathered = self.intake.gathered().map_or(0, |(count, _)| count);
+        match self.lane.may_send(gathered) {
+            Send::Nothing => {}
+            Send::Gathered => {
+                if self.expects_more(gathered) {
+                    // Behind those who have just had their receipts: they are about to bring more.
+                    self.has_waited = true;
+                    cx.waker().wake_by_ref();
+                    return;
+                }
+                self.renew_if_forgotten(now);
+                let Some(Outgoing { batch, waiters, .. }) = self.gather() else {
+                    return;
+                };
+                self.has_waited = false;
+                self.intake.expect(batch.len());
+                let batch = batch.with_after(self.lane.acknowledged());
+                self.dispatch(batch, From::Memory(waiters), now);
+            }
+            Send::Older | Send::Replay => {
+                if self.pace.wait_until(now).is_some() {
+                    return;
+                }
+                let options = &self.shared.options;
+                let most = self.pace.allowance(options.max_batch_records, now);
+                let next = self
+                    .replay
+                    .next(self.id, &self.lane, most, options.max_batch_bytes);
+                if let Some((batch, sent)) = next {
+                    let batch = batch.with_lifetime(options.lane_lifetime);
+                    self.dispatch(batch, From::Disk(sent), now);
+                }
+            }
+        }
+    }
+
+    /// Whether the last batch brought so many callers back that it is worth letting them go first, once.
+    pub(super) fn expects_more(&self, gathered: usize) -> bool {
+        !self.has_waited && gathered < self.intake.expected()
+    }
+
+    /// A lane that Redis may have forgotten for its age gets a new id before anything else is sent.
+    pub(super) fn renew_if_forgotten(&mut self, now: Instant) {
+        if self.lane.is_idle() && now - self.last_applied > self.shared.options.lane_lifetime / 2 {
+            self.id = LaneId::fresh();
+            self.lane.renew();
+            self.ambiguous = false;
+            self.last_applied = now;
+        }
+    }
+
+    pub(super) fn dispatch(&mut self, batch: Batch<T>, from: From, now: Instant) {
+        let time = SystemTime::now();
+        let spent = batch.places(|record| record.expires_at().is_some_and(|at| at <= time));
+        let batch = batch
+            .with_spent(spent)
+            .with_deadline(Some(now + self.shared.options.spool_after));
+        self.metrics.batch_records.observe(batch.len() as f64);
+        let answer = self.send(batch.clone());
+        self.lane.sending();
+        let options = &self.shared.options;
+        self.sending = Some(Sending {
+            batch,
+            from,
+            give_up: now + options.spool_after + options.disk_timeout,
+            answer,
+        });
+    }
+
+    pub(super) fn send(&self, batch: Batch<T>) -> BoxFuture<'static, Result<Applied, Error>> {
+        let way_out = self.shared.way_out();
+        let call = async move { way_out.oneshot(batch).await };
+        AssertUnwindSafe(call)
+            .catch_unwind()
+            .map(|answer| {
+                answer.unwrap_or_else(|_| {
+                    let verdict = Verdict::new(Class::Transient, Landed::Maybe);
+                    Err(Error::new(ErrorKind::Foreign, verdict).with_cause("the service panicked"))
+                })
+            })
+            .boxed()
+    }
+
+    /// Gives up the request that is on its way.
+    pub(super) fn recall(&mut self) {
+        let Some(Sending { batch, from, .. }) = self.sending.take() else {
+            return;
+        };
+        self.lane.sent();
+        self.ambiguous = true;
+        if let From::Memory(waiters) = from {
+            let failure = Error::new(
+                ErrorKind::Timeout,
+                Verdict::new(Class::Transient, Landed::Maybe),
+            );
+            self.put_back(Outgoing {
+                batch,
+                waiters,
+                failure: Some(failure),
+            });
+        }
+    }
+
+    pub(super) fn on_sent(&mut self, answer: Result<Applied, Error>, now: Instant) {
+        let Some(Sending {
+            batch, mut from, ..
+        }) = self.sending.take()
+        else {
+            return;
+        };
+        self.lane.sent();
+        let first = batch.first();
+        let (outcome, duplicates) = match answer {
+            Ok(Applied {
+                outcome,
+                duplicates,
+            }) => (outcome, duplicates),
+            Err(error) => (
+                Outcome::Stopped {
+                    through: first - 1,
+                    error,
+                },
+                0,
+            ),
+        };
+        self.metrics.duplicates.inc_by(duplicates);
+        match outcome {
+            Outcome::All => {
+                self.settle(&batch, batch.last(), &mut from, now);
+            }
+            Outcome::Stopped { through, error } => {
+                self.settle(&batch, through, &mut from, now);
+                if let Some(rest) = batch.rest(through) {
+                    self.on_failed(rest, from, error, now);
+                }
+            }
+            Outcome::Refused {
+                through,
+                count,
+                error,
+            } => {
+                self.settle(&batch, through, &mut from, now);
+                let until = (through + count).min(batch.last());
+                match from {
+                    From::Memory(mut waiters) => {
+                        let later = waiters.split_off((until - through) as usize);
+                        self.refuse(waiters, || error.again());
+                        if let Some(rest) = batch.rest(until) {
+                            self.dispatch(rest, From::Memory(later), now);
+                        }
+                    }
+                    From::Disk(sent) => self.park(&batch, through + 1, until, &sent, &error),
+                }
+            }
+            Outcome::Gap { last } => {
+                let lost = match &from {
+                    From::Memory(_) => self.lane.lost_after(last),
+                    From::Disk(sent) if sent.is_older() => self.replay.older_lost_after(last),
+                    From::Disk(_) => self.lane.lost_after(last),
+                };
+                self.metrics.lost_by_redis.inc_by(lost);
+                tracing::error!(
+                    queue = &*self.name, lane = %batch.lane(), last, lost,
+                    "Redis has lost acknowledged records of this lane"
+                );
+                self.dispatch(batch.with_after(last), from, now);
+            }
+        }
+    }
+
+    /// The records up to `through` are in Redis.
+    pub(super) fn settle(&mut self, batch: &Batch<T>, through: u64, from: &mut From, now: Instant) {
+        if through < batch.first() {
+            return;
+        }
+        let count = (through - batch.first() + 1) as usize;
+        self.last_applied = now;
+        self.unblock();
+        match from {
+            From::Memory(waiters) => {
+                self.lane.acknowledge(through);
+                let later = waiters.split_off(count);
+                let done = std::mem::replace(waiters, later);
+                if batch.has_spent() {
+                    self.answer_some_expired(batch, done, now);
+                } else {
+                    self.answer(done, batch.first(), Place::Delivered, now);
+                }
+            }
+            From::Disk(sent) => {
+                let expired = (batch.first()..=through)
+                    .filter(|number| batch.is_spent(*number))
+                    .count();
+                self.metrics.expired.inc_by(expired as u64);
+                self.metrics.replayed.inc_by((count - expired) as u64);
+                self.pace.delivered(count, now);
+                if sent.is_older() {
+                    self.replay.older_acknowledged(through);
+                } else {
+                    self.lane.acknowledge(through);
+                }
+                self.replay
+                    .remove(sent, through, &self.shared, &mut self.lane);
+            }
+        }
+    }
+
+    pub(super) fn on_failed(&mut self, rest: Batch<T>, from: From, error: Error, now: Instant) {
+        self.ambiguous |= error.may_have_landed();
+        if error.is_permanent() {
+            self.block(&error);
+        }
+        self.pace.failed(error.retry_after(), now, rand::random());
+        match from {
+            From::Memory(waiters) => {
+                self.put_back(Outgoing {
+                    batch: rest,
+                    waiters,
+                    failure: Some(error),
+                });
+            }
+            From::Disk(_) => self.replay.rewind(),
+        }
+    }
+
+    /// Keeps what Redis will never take, with its reason, out of the way of the others.
+    pub(super) fn park(
+        &mut self,
+        batch: &Batch<T>,
+        first: u64,
+        last: u64,
+        sent: &Sent,
+        error: &Error,
+    ) {
+        let reason = error.reason();
+        tracing::error!(
+            queue = &*self.name, lane = %batch.lane(), first, last, reason,
+            "Redis refuses records for good; they are parked"
+        );
+        let parked_ms = unix_ms(SystemTime::now());
+        let parked = batch
+            .iter()
+            .zip(batch.records())
+            .filter(|((number, _), _)| (first..=last).contains(number))
+            .map(|((number, _), record)| {
+                let mut bytes = Vec::new();
+                record.encode(&mut bytes);
+                Parked {
+                    lane: batch.lane(),
+                    number,
+                    queue: self.name.to_string(),
+                    reason: reason.clone(),
+                    parked_ms,
+                    attempts: 1,
+                    record: bytes.into(),
+                }
+            })
+            .collect();
+        self.replay.park(parked, last, sent, &self.shared);
+    }
+}
