@@ -89,7 +89,7 @@ async fn main() -> ExitCode {
 
 /// Says whether the books are clean.
 async fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
-    let seed = args.seed.unwrap_or_else(rand::random);
+    let seed = args.seed.unwrap_or_else(|| rand::random::<u16>().into());
     let span = Duration::from_secs(args.seconds);
     let faults = faults::plan(seed, span);
 
@@ -116,13 +116,15 @@ async fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
     let mut screen = Screen::open(title, &timeline, &tally)?;
 
     let story = async {
-        let drained = tokio::try_join!(
-            async { Ok(producers::run(&seawall, args.jobs, span, &books, &tally).await) },
-            faults::inflict(&faults, &mut redis, &timeline),
-        );
-        drained?;
+        let producing = async {
+            producers::run(&seawall, args.jobs, span, &books, &tally).await;
+            Ok(())
+        };
+        let inflicting = faults::inflict(&faults, &mut redis, &timeline);
+        tokio::try_join!(producing, inflicting)?;
         timeline.tell("all jobs handed in; waiting for the spool to drain");
         let drained = timeout(DRAINS_WITHIN, seawall.flush()).await.is_ok();
+        timeline.look(&seawall);
         if !drained {
             timeline.tell("the spool has NOT drained in time");
         }
@@ -139,20 +141,20 @@ async fn run(args: &Args) -> Result<bool, Box<dyn Error>> {
     screen.close(&seawall)?;
     told?;
 
-    Ok(report(&books, &tally, &timeline))
+    Ok(report(seed, &books, &tally, &timeline))
 }
 
 /// Prints what it came to, and says whether that is clean.
-fn report(books: &Books, tally: &Tally, timeline: &Timeline) -> bool {
+fn report(seed: u64, books: &Books, tally: &Tally, timeline: &Timeline) -> bool {
     let balance = books.balance();
-    println!("\n{}", timeline.summary());
+    println!("\nseed {seed}\n\n{}\n", timeline.summary());
     for (error, count) in tally.errors() {
         println!("{count} jobs were refused: {error}");
     }
     for lost in books.lost(3).iter().take(12) {
         println!("lost: queue and task {lost}");
     }
-    println!("\n{}", balance.table());
+    println!("{}", balance.table());
     println!("{}", last_line(balance, tally.slowest()));
     balance.is_clean()
 }

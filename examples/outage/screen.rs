@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    env,
     io::{self, IsTerminal, Write, stdout},
     time::Duration,
 };
@@ -47,7 +48,9 @@ impl<'a> Screen<'a> {
         timeline: &'a Timeline,
         tally: &'a Tally,
     ) -> io::Result<Self> {
-        let shown = if stdout().is_terminal() {
+        let can_refresh =
+            stdout().is_terminal() && env::var_os("TERM").is_some_and(|it| it != "dumb");
+        let shown = if can_refresh {
             execute!(stdout(), EnterAlternateScreen, cursor::Hide)?;
             Shown::Live
         } else {

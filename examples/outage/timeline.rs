@@ -139,21 +139,39 @@ impl Timeline {
         told.samples.push(sample);
     }
 
-    /// The whole story in one line.
+    /// The whole story in figures.
     pub(crate) fn summary(&self) -> String {
         let families = self.registry.gather();
         let total = |name| sum(&families, name, "");
-        let enqueued = |receipt| sum(&families, "seawall_enqueued_total", receipt);
-        format!(
-            "{} jobs went straight to Redis, {} to disk and from there to Redis; the breaker opened {} \
-             times and refused {} requests; {} jobs whose reply was lost were sent again and \
-             recognised.",
-            grouped(enqueued("delivered")),
-            grouped(total("seawall_spool_replayed_total")),
-            total("seawall_outages_total"),
-            grouped(total("seawall_breaker_refused_total")),
-            grouped(total("seawall_duplicates_suppressed_total")),
-        )
+        let rows = [
+            (
+                "direct",
+                sum(&families, "seawall_enqueued_total", "delivered"),
+                "jobs that went straight to Redis",
+            ),
+            (
+                "replayed",
+                total("seawall_spool_replayed_total"),
+                "jobs that went to disk, and from there to Redis",
+            ),
+            (
+                "recognised",
+                total("seawall_duplicates_suppressed_total"),
+                "jobs sent again for want of a reply, that had arrived",
+            ),
+            (
+                "outages",
+                total("seawall_outages_total"),
+                "times that the breaker opened",
+            ),
+            (
+                "refused",
+                total("seawall_breaker_refused_total"),
+                "requests that it spared a dead Redis",
+            ),
+        ];
+        rows.map(|(name, count, meaning)| format!("{name:<12}  {count:>7}  {meaning}"))
+            .join("\n")
     }
 }
 

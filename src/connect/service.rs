@@ -95,9 +95,12 @@ impl Connection {
     /// What a call would fail with, if there is still none.
     pub async fn wait_ready(&self, limit: Duration) -> Result<(), Error> {
         let mut status = self.status();
-        // The sender lives in `inner`, so the channel cannot close; and if time is up, the error
-        // below says so.
-        let _ = timeout(limit, status.wait_for(|status| status.up)).await;
+        // Not only until the status says so: one that is about to be replaced is up, and of no use.
+        let ready = async {
+            while self.inner.shared.current().is_err() && status.changed().await.is_ok() {}
+        };
+        // If time is up, the error below says so.
+        let _ = timeout(limit, ready).await;
         self.inner.shared.current().map(drop)
     }
 

@@ -1,6 +1,7 @@
 //! What a job becomes in Redis.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -17,11 +18,11 @@ use crate::{
 ///
 /// On a Redis Cluster, its keys must be in the queue's hash slot: name the queue like the key, or give
 /// both the same `{tag}`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Destination(Kind);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Kind {
     List {
         key: Option<Arc<str>>,
@@ -145,6 +146,19 @@ impl Destination {
             }
             Kind::Commands(commands) => Write::group(job.queue, checked(commands)?),
         })
+    }
+}
+
+/// Shows its kind, never a key or a payload.
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.0 {
+            Kind::List { .. } => "list",
+            Kind::Stream { .. } => "stream",
+            Kind::SortedSet { .. } => "sorted set",
+            Kind::Commands(_) => "commands",
+        };
+        f.debug_tuple("Destination").field(&kind).finish()
     }
 }
 

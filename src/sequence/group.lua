@@ -20,10 +20,16 @@ local others = {
   TRYAGAIN = true, BUSY = true, NOAUTH = true,
 }
 
+local function store(number)
+  return redis.pcall('SET', KEYS[1], string.format('%.0f', number), 'EX', ARGV[3])
+end
+
+-- Who may write but not store the number would write again with every try.
+local stored = store(last)
+if stored.err then return stored end
+
 local function remember(through)
-  if through > last then
-    redis.call('SET', KEYS[1], string.format('%.0f', through), 'EX', ARGV[3])
-  end
+  if through > last then store(through) end
 end
 
 local at, number, skipped = 4, first, 0

@@ -136,7 +136,8 @@ struct Header<'a> {
 }
 
 impl Header<'_> {
-    /// Begins a value: the header, with zeros where only [`seal`](Self::seal) knows.
+    /// Begins a value with room for a body: the header, with zeros where only [`seal`](Self::seal)
+    /// knows.
     fn begin(&self, room: usize) -> Vec<u8> {
         let queue = self.queue.as_bytes();
         assert!(
@@ -199,9 +200,10 @@ impl Header<'_> {
     }
 }
 
-/// The longest value. A page of the store holds up to 16 of them and has to stay below 2 MiB, where
-/// the store would put it into a file of its own that it never syncs.
-const LONGEST: usize = 96 * 1024;
+/// The longest value. The store keeps up to 16 of them on a page, and some 256 pages in memory
+/// however small its cache is: this is what bounds the spool's memory. It also keeps a page far below
+/// the 2 MiB at which the store would put it into a file of its own that it never syncs.
+const LONGEST: usize = 32 * 1024;
 
 /// The first byte is no text, so that a payload that quotes this file is not taken for a chunk.
 const MAGIC: [u8; 8] = *b"\x89seawall";

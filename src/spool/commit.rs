@@ -137,7 +137,7 @@ impl Disk {
 
     /// Drops chunks whose records are delivered; nobody waits for that.
     ///
-    /// It goes with the next write, or by itself when 256 have gathered or 0.1 s have passed. Until
+    /// It goes with the next write, or by itself when 64 have gathered or 0.1 s have passed. Until
     /// then they can still be read; if the process dies first, they are delivered twice.
     pub(super) fn remove(&self, keys: Vec<Key>) {
         if keys.is_empty() || self.is_poisoned() {
@@ -183,8 +183,7 @@ impl Disk {
     ///
     /// The other handles are closed with it.
     pub(super) async fn close(&self) -> Result<(), StoreError> {
-        self.ask(1, |room, answer| Command::Close(room, answer))
-            .await?
+        self.ask(1, Command::Close).await?
     }
 
     /// A write has failed, and no other will be tried.
@@ -200,7 +199,7 @@ impl Disk {
             Command::Write(Write {
                 changes,
                 answer,
-                _room: room,
+                room,
             })
         })
         .await
@@ -279,7 +278,7 @@ enum Command {
 struct Write {
     changes: Changes,
     answer: oneshot::Sender<Result<(), StoreError>>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 /// Which records are to be read.

@@ -18,7 +18,7 @@ use super::error::OpenError;
 pub(super) struct Directory {
     path: PathBuf,
     /// Holds the lock, which the system takes back when the process ends in whatever way.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -31,7 +31,7 @@ impl Directory {
         let lock = lock(path)?;
         let directory = Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
         };
         // Another process may have been the first between the look and the lock.
         if found.is_none() && format(path)?.is_none() {
@@ -87,6 +87,14 @@ impl Directory {
             .and_then(|()| fs::rename(&new, self.path.join(FORMAT)))
             .map_err(failed("write", &new))?;
         sync(&self.path)
+    }
+}
+
+impl Drop for Directory {
+    /// Closing the file is not enough: a child that another thread is just starting has it too, until
+    /// it becomes another program.
+    fn drop(&mut self) {
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

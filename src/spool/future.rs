@@ -80,7 +80,7 @@ impl<T: Spoolable> ResponseFuture<T> {
                         .with_cause("no memory became free: see SpoolOptions::with_max_memory"));
                 }
             }
-            let entered = enter(&owner, &queue.intake, record, units, since);
+            let entered = enter(&owner, &queue, record, units, since);
             drop(place);
             entered
         };

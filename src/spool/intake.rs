@@ -5,8 +5,8 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool,
-            Ordering::{AcqRel, Release},
+            AtomicBool, AtomicUsize,
+            Ordering::{AcqRel, Relaxed, Release},
         },
     },
     task::{Context, Poll},
@@ -35,6 +35,7 @@ pub(super) struct Intake<T> {
     /// Set when the first record arrives; cleared when the taker has heard.
     arrived: AtomicBool,
     taker: AtomicWaker,
+    expected: AtomicUsize,
     outside: InLine,
 }
 
@@ -62,6 +63,7 @@ impl<T: Spoolable> Intake<T> {
             }),
             arrived: AtomicBool::new(false),
             taker: AtomicWaker::new(),
+            expected: AtomicUsize::new(0),
             outside: InLine::default(),
         }
     }
@@ -76,8 +78,9 @@ impl<T: Spoolable> Intake<T> {
         Arc::strong_count(&self.outside.0) > 1
     }
 
-    /// Adds a record, or gives its waiter back if the intake is closed.
-    pub(super) fn push(&self, record: T, waiter: Waiter) -> Result<(), Waiter> {
+    /// Adds a record, or gives its waiter back if the intake is closed. Says whether it is the first that
+    /// gathers: then the taker must be [called](Self::call), unless it is given its turn at once.
+    pub(super) fn push(&self, record: T, waiter: Waiter) -> Result<bool, Waiter> {
         let size = record.size();
         let mut gathered = self.gathered.lock();
         if gathered.closed {
@@ -88,11 +91,23 @@ impl<T: Spoolable> Intake<T> {
         gathered.waiters.push(waiter);
         gathered.bytes += size;
         drop(gathered);
-        if first {
-            self.arrived.store(true, Release);
-            self.taker.wake();
-        }
-        Ok(())
+        Ok(first)
+    }
+
+    /// Tells the taker that a record has arrived.
+    pub(super) fn call(&self) {
+        self.arrived.store(true, Release);
+        self.taker.wake();
+    }
+
+    /// How many came together the last time.
+    pub(super) fn expected(&self) -> usize {
+        self.expected.load(Relaxed)
+    }
+
+    /// Notes how many have come together.
+    pub(super) fn expect(&self, records: usize) {
+        self.expected.store(records, Relaxed);
     }
 
     /// Takes the first ones, up to `most` records and about `bytes` bytes, but at least one if there

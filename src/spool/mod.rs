@@ -78,6 +78,7 @@ mod batch;
 mod chunk;
 mod commit;
 mod dir;
+mod driver;
 mod error;
 pub mod future;
 mod intake;

@@ -1,11 +1,10 @@
-//! The task that owns one queue: it alone numbers, sends, writes and replays, so nothing is locked.
+//! One queue at work: numbers, sends, writes and replays.
 //!
-//! [`Lane`] decides what may move; this file moves it. The loop is: start whatever may be started,
-//! wait for the next event, take note of it.
+//! [`Lane`] decides what may move; this file moves it. A turn is: start whatever may be started, see
+//! what has happened, take note of it. [`Driver`] gives it its turns.
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
@@ -13,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, future::BoxFuture, ready};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, Sleep},
@@ -24,6 +23,7 @@ use super::{
     Batch, LaneId, Place, Receipt, Spoolable,
     batch::{Applied, Outcome},
     chunk::{Chunk, Parked, Writer},
+    driver::Driver,
     error::StoreError,
     intake::{Intake, Waiter},
     lane::{Append, Lane, Send, Span},
@@ -56,6 +56,7 @@ pub(super) struct Handle<T> {
     pub(super) intake: Arc<Intake<T>>,
     pub(super) control: mpsc::Sender<Control>,
     pub(super) metrics: QueueMetrics,
+    pub(super) driver: Driver<T>,
 }
 
 pub(super) struct Queue<T> {
@@ -87,6 +88,8 @@ pub(super) struct Queue<T> {
     closing: Option<(Instant, oneshot::Sender<()>)>,
     /// The deadline of the shutdown has passed: nothing is sent any more.
     hard: bool,
+    /// The task has let others go before it since the last batch.
+    has_waited: bool,
 }
 
 /// A batch in memory, and those who wait for it.
@@ -131,24 +134,15 @@ enum Event {
 }
 
 impl<T: Spoolable> Queue<T> {
-    pub(super) fn new(
-        shared: Arc<Shared<T>>,
-        name: Arc<str>,
-        older: VecDeque<Older>,
-    ) -> (Self, Handle<T>) {
+    pub(super) fn new(shared: Arc<Shared<T>>, name: Arc<str>, older: VecDeque<Older>) -> Handle<T> {
         let options = &shared.options;
         let metrics = options.metrics.queue(&name);
         let intake = Arc::new(Intake::new());
         let (sender, control) = mpsc::channel(16);
-        let handle = Handle {
-            intake: intake.clone(),
-            control: sender,
-            metrics: metrics.clone(),
-        };
         let id = LaneId::fresh();
         let queue = Self {
-            metrics,
-            intake,
+            metrics: metrics.clone(),
+            intake: intake.clone(),
             control,
             id,
             lane: Lane::new(options.ack == Ack::Spooled, !older.is_empty()),
@@ -168,15 +162,24 @@ impl<T: Spoolable> Queue<T> {
             flushes: Vec::new(),
             closing: None,
             hard: false,
+            has_waited: false,
             name,
             shared,
         };
-        (queue, handle)
+        Handle {
+            intake,
+            control: sender,
+            metrics,
+            driver: Driver::new(queue),
+        }
     }
 
-    pub(super) async fn run(mut self) {
+    /// Does whatever can be done now. Ready once the queue is over and only [`end`](Self::end) is left.
+    ///
+    /// `cx` wakes the queue's task, whoever calls this.
+    pub(super) fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            self.start(Instant::now());
+            self.start(Instant::now(), cx);
             self.show_state();
             if self.is_settled() {
                 for flush in self.flushes.drain(..) {
@@ -184,9 +187,9 @@ impl<T: Spoolable> Queue<T> {
                 }
             }
             if self.is_over() {
-                break self.end().await;
+                return Poll::Ready(());
             }
-            let event = poll_fn(|cx| self.poll_event(cx)).await;
+            let event = ready!(self.poll_event(cx));
             self.handle(event, Instant::now());
         }
     }
@@ -205,7 +208,8 @@ impl<T: Spoolable> Queue<T> {
         self.closing.is_some() && (self.is_settled() || (self.hard && nothing_in_memory))
     }
 
-    async fn end(mut self) {
+    /// The last word to Redis.
+    pub(super) async fn end(mut self) {
         if self.is_settled()
             && self.lane.acknowledged() > 0
             && !self.ambiguous
@@ -230,9 +234,12 @@ impl<T: Spoolable> Queue<T> {
 
     // ===== starting =====
 
-    fn start(&mut self, now: Instant) {
+    /// All of it goes by one `now`: a moment that passed between acting on it and setting the timer to it
+    /// would pass unnoticed.
+    fn start(&mut self, now: Instant, cx: &Context<'_>) {
+        self.on_time(now);
         self.start_append(now);
-        self.start_send(now);
+        self.start_send(now, cx);
         if !self.unreadable || self.pace.wait_until(now).is_none() {
             self.replay.start_read(&self.shared, self.id, &self.lane);
         }
@@ -404,7 +411,7 @@ impl<T: Spoolable> Queue<T> {
         self.refuse(outgoing.waiters, full);
     }
 
-    fn start_send(&mut self, now: Instant) {
+    fn start_send(&mut self, now: Instant, cx: &Context<'_>) {
         if self.sending.is_some() || self.hard {
             return;
         }
@@ -412,10 +419,18 @@ impl<T: Spoolable> Queue<T> {
         match self.lane.may_send(gathered) {
             Send::Nothing => {}
             Send::Gathered => {
+                if self.expects_more(gathered) {
+                    // Behind those who have just had their receipts: they are about to bring more.
+                    self.has_waited = true;
+                    cx.waker().wake_by_ref();
+                    return;
+                }
                 self.renew_if_forgotten(now);
                 let Some(Outgoing { batch, waiters, .. }) = self.gather() else {
                     return;
                 };
+                self.has_waited = false;
+                self.intake.expect(batch.len());
                 let batch = batch.with_after(self.lane.acknowledged());
                 self.dispatch(batch, From::Memory(waiters), now);
             }
@@ -434,6 +449,11 @@ impl<T: Spoolable> Queue<T> {
                 }
             }
         }
+    }
+
+    /// Whether the last batch brought so many callers back that it is worth letting them go first, once.
+    fn expects_more(&self, gathered: usize) -> bool {
+        !self.has_waited && gathered < self.intake.expected()
     }
 
     /// A lane that Redis may have forgotten for its age gets a new id before anything else is sent.
@@ -576,9 +596,9 @@ impl<T: Spoolable> Queue<T> {
                 self.closing = Some((now, done));
                 self.control.close();
             }
+            // The next start looks at the time.
             Event::Time => {}
         }
-        self.on_time(now);
     }
 
     fn on_time(&mut self, now: Instant) {

@@ -12,6 +12,7 @@ use super::{
     Owner, Receipt, Spoolable,
     future::ResponseFuture,
     intake::Waiter,
+    queue::Handle,
     shared::{MEMORY_UNIT, closed},
 };
 use crate::error::{Error, ErrorKind, NOT_DONE};
@@ -72,7 +73,7 @@ fn admit<T: Spoolable>(owner: &Arc<Owner<T>>, record: T) -> Result<ResponseFutur
     match shared.memory.try_acquire_many(units) {
         Ok(memory) if !queue.intake.has_line() => {
             memory.forget();
-            enter(owner, &queue.intake, record, units, since)
+            enter(owner, &queue, record, units, since)
         }
         _ => Ok(ResponseFuture::waiting_for_memory(
             owner.clone(),
@@ -87,13 +88,13 @@ fn admit<T: Spoolable>(owner: &Arc<Owner<T>>, record: T) -> Result<ResponseFutur
 /// Puts a record whose memory has been taken into its queue.
 pub(super) fn enter<T: Spoolable>(
     owner: &Arc<Owner<T>>,
-    intake: &super::intake::Intake<T>,
+    queue: &Handle<T>,
     record: T,
     memory: u32,
     since: Instant,
 ) -> Result<ResponseFuture<T>, Error> {
     let (sender, receipt) = oneshot::channel();
-    match intake.push(
+    match queue.intake.push(
         record,
         Waiter {
             receipt: sender,
@@ -101,7 +102,13 @@ pub(super) fn enter<T: Spoolable>(
             memory,
         },
     ) {
-        Ok(()) => Ok(ResponseFuture::entered(owner.clone(), receipt)),
+        Ok(first) => {
+            let alone = queue.intake.expected() <= 1;
+            if first && !(alone && queue.driver.turn_now()) {
+                queue.intake.call();
+            }
+            Ok(ResponseFuture::entered(owner.clone(), receipt))
+        }
         Err(waiter) => {
             owner.shared.memory.add_permits(waiter.memory as usize);
             Err(closed())

@@ -123,16 +123,18 @@ impl<T: Spoolable> Shared<T> {
             .partition(|left| left.queue == name);
         adding.left = others;
         let name: Arc<str> = name.into();
-        let (queue, handle) = Queue::new(self.clone(), name.clone(), older(of_queue));
-        let handle = Arc::new(handle);
+        // A queue has a timer, and whoever calls may be outside the runtime.
+        let runtime = self.runtime.enter();
+        let handle = Arc::new(Queue::new(self.clone(), name.clone(), older(of_queue)));
+        drop(runtime);
         let mut queues = (*queues).clone();
         queues.insert(name, handle.clone());
         self.queues.store(Arc::new(queues));
-        let stopped = self.stop.clone().cancelled_owned();
+        let (task, stopped) = (handle.driver.task(), self.stop.clone().cancelled_owned());
         self.runtime.spawn(async move {
             tokio::select! {
                 () = stopped => {}
-                () = queue.run() => {}
+                () = task => {}
             }
         });
         Ok(handle)

@@ -8,10 +8,13 @@
 pub(super) mod memory;
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     io,
     ops::ControlFlow,
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -71,14 +74,13 @@ impl SledStore {
     pub(super) fn open(directory: Directory) -> Result<Self, OpenError> {
         let path = directory.generation();
         clear_remains(&path).map_err(failed("prepare", &path))?;
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(&path)
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(CACHE_BYTES)
             // Its own flusher would only log that a sync has failed.
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| unopened(error, &directory))?;
+            .flush_every_ms(None);
+        let db = patiently(|| config.open()).map_err(|error| unopened(error, &directory))?;
         let file = path.join("db");
         let file = File::open(&file).map_err(failed("open", &file))?;
         directory.sync()?;
@@ -92,18 +94,35 @@ impl SledStore {
 
 impl Store for SledStore {
     fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        for key in &changes.remove {
-            batch.remove(key.as_ref());
+        let sizes = changes
+            .put
+            .iter()
+            .map(|chunk| (chunk.key, chunk.value.len()));
+        let sizes: Vec<(Key, usize)> = sizes.collect();
+        if let ([], [only]) = (&*changes.remove, &*changes.put) {
+            // Alone it needs no batch, which sled would write in two goes.
+            let inserted = self.db.insert(only.key.as_ref(), only.value.as_slice());
+            inserted.map_err(|error| unwritten(&error))?;
+        } else {
+            let mut batch = sled::Batch::default();
+            for key in &changes.remove {
+                batch.remove(key.as_ref());
+            }
+            for chunk in changes.put {
+                batch.insert(chunk.key.as_ref(), chunk.value);
+            }
+            self.db
+                .apply_batch(batch)
+                .map_err(|error| unwritten(&error))?;
         }
-        for chunk in changes.put {
-            batch.insert(chunk.key.as_ref(), chunk.value);
+        for (key, size) in sizes {
+            self.age_cache(key.as_ref(), size);
         }
-        self.db.apply_batch(batch).map_err(unwritten)
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.db.flush().map_err(unwritten)?;
+        self.db.flush().map_err(|error| unwritten(&error))?;
         Ok(())
     }
 
@@ -111,7 +130,7 @@ impl Store for SledStore {
     /// own cache to chance.
     fn sync(&mut self) -> Result<(), StoreError> {
         let synced = self.file.sync_data();
-        synced.map_err(|error| StoreError::Unknown(error.to_string().into()))
+        synced.map_err(|error| unwritten(&error))
     }
 
     /// Stops at the first error: sled's iterators repeat it for ever.
@@ -122,7 +141,8 @@ impl Store for SledStore {
         visit: &mut dyn FnMut(Key, Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         for entry in self.db.range(from..=to) {
-            let (key, value) = entry.map_err(unread)?;
+            let (key, value) = entry.map_err(|error| unread(&error))?;
+            self.age_cache(&key, value.len());
             if visit(Key::parse(&key)?, Bytes::from_owner(value)).is_break() {
                 break;
             }
@@ -132,15 +152,31 @@ impl Store for SledStore {
 
     fn last(&self, from: Key, to: Key) -> Result<Option<Key>, StoreError> {
         match self.db.range(from..=to).next_back() {
-            Some(entry) => Ok(Some(Key::parse(&entry.map_err(unread)?.0)?)),
+            Some(entry) => Ok(Some(Key::parse(&entry.map_err(|error| unread(&error))?.0)?)),
             None => Ok(None),
         }
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {
-        self.db.size_on_disk().map_err(unread)
+        let size = self.file.metadata().map(|file| file.len());
+        size.map_err(|error| unread(&error))
     }
 }
+
+impl SledStore {
+    /// Makes sled look at its cache as often as its size calls for.
+    ///
+    /// Each of its 256 shards evicts pages only after 64 accesses, however large these are. Pages of
+    /// chunks are large and seldom accessed, so that some GB can gather: more accesses are made.
+    fn age_cache(&self, key: &[u8], size: usize) {
+        for _ in 0..size / BYTES_PER_ACCESS {
+            let _ = self.db.contains_key(key);
+        }
+    }
+}
+
+/// 64 accesses are then 128 KiB, which is what one shard of the cache may hold.
+const BYTES_PER_ACCESS: usize = 2048;
 
 /// With it a page may take 2 MiB before sled writes it to a file of its own, which it never syncs
 /// and rarely removes. It can never be changed for a store that exists.
@@ -174,6 +210,29 @@ fn clear_remains(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens a store whose last user in this process may not be quite gone.
+///
+/// sled has a lock of its own, which a child that is just being started can hold for a moment after
+/// sled has closed. Nobody else can have it: the directory is ours.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "no lock of another's says when it is free, and this thread is the spool's own"
+)]
+fn patiently(open: impl Fn() -> sled::Result<sled::Db>) -> sled::Result<sled::Db> {
+    for _ in 0..LOCK_TRIES {
+        match open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    open()
+}
+
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 fn unopened(error: sled::Error, directory: &Directory) -> OpenError {
     match error {
         sled::Error::Io(source) => failed("open the store in", directory.path())(source),
@@ -184,10 +243,10 @@ fn unopened(error: sled::Error, directory: &Directory) -> OpenError {
     }
 }
 
-fn unwritten(error: sled::Error) -> StoreError {
+fn unwritten(error: &dyn Display) -> StoreError {
     StoreError::Unknown(error.to_string().into())
 }
 
-fn unread(error: sled::Error) -> StoreError {
+fn unread(error: &dyn Display) -> StoreError {
     StoreError::Unreadable(error.to_string().into())
 }

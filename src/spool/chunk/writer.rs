@@ -76,7 +76,13 @@ impl Writer {
             self.done.extend(parts);
         } else {
             if self.open.is_empty() {
-                self.open = self.header().begin(needed);
+                // What follows a full chunk will likely fill one too.
+                let room = if self.done.is_empty() {
+                    needed
+                } else {
+                    LONGEST - header
+                };
+                self.open = self.header().begin(room);
             }
             self.open.extend_from_slice(&length);
             self.open.extend_from_slice(&self.record);

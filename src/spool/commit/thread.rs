@@ -8,10 +8,10 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Command, DiskOptions, Durability, Left, Shared, Write,
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     metrics::SpoolMetrics,
     spool::{
+        chunk::Key,
         error::{OpenError, StoreError},
         store::{Changes, Store},
     },
@@ -87,7 +88,7 @@ impl<S: Store> Committer<S> {
                     ControlFlow::Break(()) => None,
                 };
             }
-            let enough = self.shared.removed.lock().len() >= ENOUGH_REMOVALS;
+            let enough = self.shared.removed.lock().len() >= REMOVALS;
             if enough || !gathered.writes.is_empty() || gathered.close.is_some() {
                 self.commit(gathered.writes);
             }
@@ -110,7 +111,7 @@ impl<S: Store> Committer<S> {
     /// The next command; no later than when the removals that have gathered are due.
     fn next(&mut self, inbox: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
         match self.removing_since {
-            Some(since) => inbox.recv_timeout(REMOVAL_DELAY.saturating_sub(since.elapsed())),
+            Some(since) => inbox.recv_timeout(REMOVAL_DELAY.saturating_sub(Instant::now() - since)),
             None => inbox.recv().map_err(RecvTimeoutError::from),
         }
     }
@@ -158,19 +159,30 @@ impl<S: Store> Committer<S> {
     /// One write to disk, with all removals that have gathered, and the answers to it.
     fn commit(&mut self, writes: Vec<Write>) {
         self.removing_since = None;
-        let remove = std::mem::take(&mut *self.shared.removed.lock());
+        let removed = std::mem::take(&mut *self.shared.removed.lock());
+        let mut pieces = removed.chunks(REMOVALS).map(<[Key]>::to_vec);
+        let last = pieces.next_back().unwrap_or_default();
+        for remove in pieces {
+            let put = Vec::new();
+            // Should it fail, so will what follows: the disk is poisoned then.
+            let _ = self.write(Changes { remove, put });
+        }
         let mut changes = Changes {
-            remove,
+            remove: last,
             put: Vec::new(),
         };
         let mut answers = Vec::with_capacity(writes.len());
+        let mut rooms = Vec::with_capacity(writes.len());
         for write in writes {
             changes.remove.extend(write.changes.remove);
             changes.put.extend(write.changes.put);
-            answers.push((write.answer, write._room));
+            answers.push(write.answer);
+            rooms.push(write.room);
         }
         let result = self.write(changes);
-        for (answer, _room) in answers {
+        // First, so that who has the answer finds the room it took free again.
+        drop(rooms);
+        for answer in answers {
             let _ = answer.send(result.clone());
         }
     }
@@ -189,8 +201,10 @@ impl<S: Store> Committer<S> {
             .map_err(|error| self.poisoned_by(error))?;
         self.metrics
             .commit_seconds
-            .observe(started.elapsed().as_secs_f64());
-        self.metrics.commit_records.observe(records.into());
+            .observe((Instant::now() - started).as_secs_f64());
+        if records > 0 {
+            self.metrics.commit_records.observe(records.into());
+        }
         self.measure();
         Ok(())
     }
@@ -248,6 +262,7 @@ fn panicked(_: &(dyn Any + Send)) -> Arc<str> {
 /// A commit that is larger goes in several, so that the memory it takes is bounded.
 const COMMIT_BYTES: u64 = 8 << 20;
 
-/// Removals alone wait for company: replay would else pay an `fdatasync` for each of its batches.
-const ENOUGH_REMOVALS: usize = 256;
+/// Removals alone wait until there are as many: replay would else pay an `fdatasync` for each of its
+/// batches. They go no more at a time, since each makes the store move other pages about as well.
+const REMOVALS: usize = 64;
 const REMOVAL_DELAY: Duration = Duration::from_millis(100);
