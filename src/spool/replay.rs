@@ -37,7 +37,7 @@ pub(super) struct Replay<T> {
     older: VecDeque<Older>,
     /// Read, and not yet sent.
     ahead: VecDeque<Portion<T>>,
-    /// Where the next read begins; `None` at the front.
+    /// Where the read under way began, or else where the next one begins; `None` at the front.
     read_from: Option<u64>,
     reading: Option<BoxFuture<'static, Result<Vec<Held>, StoreError>>>,
     parking: Option<Parking>,
@@ -144,6 +144,8 @@ impl<T: Spoolable> Replay<T> {
         if from > last {
             return;
         }
+        // Noted now: the front may move before the read is done.
+        self.read_from = Some(from);
         let disk = shared.disk.clone();
         let (records, bytes) = (options.max_batch_records, options.max_batch_bytes);
         self.reading = Some(async move { disk.read(source, from, records, bytes).await }.boxed());
@@ -342,6 +344,8 @@ impl<T: Spoolable> Replay<T> {
         for chunk in chunks {
             let chunk_last = chunk.first + chunk.records.len() as u64 - 1;
             if chunk.first >= barrier {
+                // There is nothing between.
+                self.read_from = Some(barrier.max(from));
                 break;
             }
             self.read_from = Some(chunk_last + 1);
@@ -435,3 +439,6 @@ fn free<T>(chunks: Vec<Whole>, shared: &Shared<T>, remove: bool) {
     }
     shared.usage.free(records, bytes);
 }
+
+#[cfg(test)]
+mod tests;
