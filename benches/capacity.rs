@@ -16,9 +16,9 @@ use report::{Goal, Report, Row, Unit};
 async fn main() {
     let mut report = Report::new("capacity");
     let jobs = report.sized(1_000_000, 10_000);
-    report.condition("Redis", "away");
-    report.condition("jobs", jobs);
-    report.condition("payload", format!("{PAYLOAD} B"));
+    report.condition("Redis", &"away");
+    report.condition("jobs", &jobs);
+    report.condition("payload", &format!("{PAYLOAD} B"));
 
     let spool = report::scratch();
     let seawall = open(spool.path()).await;

@@ -29,11 +29,11 @@ async fn main() {
     let rounds = report.sized(9, 1);
     let round = report.sized(Duration::from_millis(500), Duration::from_millis(50));
     let redis = RedisServer::start().await.expect("redis-server starts");
-    report.condition("redis", report::redis_version(&redis).await);
-    report.condition("persistence", "none");
-    report.condition("rounds", format!("{rounds} x {round:?}"));
-    report.condition("payload", format!("{PAYLOAD} B"));
-    report.condition("runtime", "multi-threaded, a worker a core");
+    report.condition("redis", &report::redis_version(&redis).await);
+    report.condition("persistence", &"none");
+    report.condition("rounds", &format!("{rounds} x {round:?}"));
+    report.condition("payload", &format!("{PAYLOAD} B"));
+    report.condition("runtime", &"multi-threaded, a worker a core");
 
     let spool = report::scratch();
     let contenders = [

@@ -28,8 +28,8 @@ async fn main() {
     // Short ones, so that most pass without the machine doing something else in between.
     let rounds = report.sized(2_001, 21);
     let calls = 1_000;
-    report.condition("rounds", rounds);
-    report.condition("calls a round", calls);
+    report.condition("rounds", &rounds);
+    report.condition("calls a round", &calls);
 
     let call = RedisCall::new("ping", redis::cmd("PING"));
     let breaker = BreakerLayer::new(BreakerOptions::default());

@@ -24,11 +24,11 @@ async fn main() {
     let rounds = report.sized(7, 1);
     let jobs = report.sized(200_000, 5_000);
     let redis = RedisServer::start().await.expect("redis-server starts");
-    report.condition("redis", report::redis_version(&redis).await);
-    report.condition("persistence", "none");
-    report.condition("rounds", rounds);
-    report.condition("jobs", jobs);
-    report.condition("payload", format!("{PAYLOAD} B"));
+    report.condition("redis", &report::redis_version(&redis).await);
+    report.condition("persistence", &"none");
+    report.condition("rounds", &rounds);
+    report.condition("jobs", &jobs);
+    report.condition("payload", &format!("{PAYLOAD} B"));
 
     let scratch = report::scratch();
     let commands = write_commands(scratch.path(), jobs);

@@ -20,10 +20,10 @@ use report::{Goal, Report, Rounds, Row, Unit};
 fn main() {
     let mut report = Report::new("spool");
     let rounds = report.sized(9, 1);
-    report.condition("Redis", "away");
-    report.condition("rounds", rounds);
-    report.condition("payload", format!("{PAYLOAD} B"));
-    report.condition("durability", "fdatasync before each receipt");
+    report.condition("Redis", &"away");
+    report.condition("rounds", &rounds);
+    report.condition("payload", &format!("{PAYLOAD} B"));
+    report.condition("durability", &"fdatasync before each receipt");
 
     batches(&mut report, rounds);
     tasks(&mut report, rounds);
@@ -249,7 +249,7 @@ struct Commits {
 }
 
 impl Commits {
-    fn mean_until(&self, later: Self) -> f64 {
+    fn mean_until(&self, later: &Self) -> f64 {
         (later.records - self.records) / (later.count - self.count) as f64
     }
 }

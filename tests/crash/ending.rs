@@ -93,8 +93,14 @@ async fn a_shutdown_with_redis_up_leaves_nothing_neither_here_nor_there() {
         scene.books.attempt((&orders.name, number));
         if number == 100 {
             assert_eq!(scene.lane_keys().await.len(), 1);
-            // Idle, so that no batch is on its way: what is, may land later.
+            // No batch is on its way, nor sent to a socket nobody has seen close: what is, may land
+            // later, and the key stays.
             scene.redis.kill().await.unwrap();
+            wait_until("the loss to be seen", PLENTY, || async {
+                !seawall.health().up
+            })
+            .await
+            .unwrap();
         }
         if number == 150 {
             scene.redis.restart().await.unwrap();
