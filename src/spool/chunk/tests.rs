@@ -1,3 +1,5 @@
+//! The format: what was written is read back, and nothing else is.
+
 use proptest::prelude::*;
 
 use super::*;
