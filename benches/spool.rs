@@ -59,7 +59,7 @@ fn batches(report: &mut Report, rounds: u32) {
         let row = Row::new(
             format!(
                 "{batch} a batch (mean of commits: {:.0})",
-                opening.mean_until(spool.commits())
+                opening.mean_until(&spool.commits())
             ),
             Unit::PerSecond,
             ours.median(),
@@ -87,7 +87,7 @@ fn tasks(report: &mut Report, rounds: u32) {
         Row::new(
             format!(
                 "{TASKS} tasks (mean of commits: {:.0})",
-                opening.mean_until(spool.commits())
+                opening.mean_until(&spool.commits())
             ),
             Unit::PerSecond,
             rates.median(),

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{
             AtomicBool, AtomicUsize,
-            Ordering::{AcqRel, Relaxed, Release},
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
     task::{Context, Poll},
@@ -36,6 +36,7 @@ pub(super) struct Intake<T> {
     arrived: AtomicBool,
     taker: AtomicWaker,
     expected: AtomicUsize,
+    wants_calls: AtomicBool,
     outside: InLine,
 }
 
@@ -64,6 +65,7 @@ impl<T: Spoolable> Intake<T> {
             arrived: AtomicBool::new(false),
             taker: AtomicWaker::new(),
             expected: AtomicUsize::new(0),
+            wants_calls: AtomicBool::new(true),
             outside: InLine::default(),
         }
     }
@@ -100,14 +102,24 @@ impl<T: Spoolable> Intake<T> {
         self.taker.wake();
     }
 
-    /// How many came together the last time.
+    /// Whether the taker wants to be called. It says so before it looks at what has gathered, so nothing
+    /// that it has not seen goes uncalled.
+    pub(super) fn wants_calls(&self) -> bool {
+        self.wants_calls.load(Acquire)
+    }
+
+    pub(super) fn want_calls(&self, want: bool) {
+        self.wants_calls.store(want, Release);
+    }
+
+    /// How many may come together the next time: those who have just been answered, and those who wait.
     pub(super) fn expected(&self) -> usize {
         self.expected.load(Relaxed)
     }
 
-    /// Notes how many have come together.
-    pub(super) fn expect(&self, records: usize) {
-        self.expected.store(records, Relaxed);
+    /// Notes how many may come together.
+    pub(super) fn expect(&self, callers: usize) {
+        self.expected.store(callers, Relaxed);
     }
 
     /// Takes the first ones, up to `most` records and about `bytes` bytes, but at least one if there

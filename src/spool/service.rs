@@ -103,9 +103,11 @@ pub(super) fn enter<T: Spoolable>(
         },
     ) {
         Ok(first) => {
-            let alone = queue.intake.expected() <= 1;
-            if first && !(alone && queue.driver.turn_now()) {
-                queue.intake.call();
+            if first && queue.intake.wants_calls() {
+                let alone = queue.intake.expected() <= 1;
+                if !(alone && queue.driver.turn_now()) {
+                    queue.intake.call();
+                }
             }
             Ok(ResponseFuture::entered(owner.clone(), receipt))
         }

@@ -16,6 +16,8 @@ impl<T: Spoolable> Queue<T> {
             Place::Delivered => (&self.metrics.delivered, &self.metrics.delivered_seconds),
             Place::Spooled => (&self.metrics.spooled, &self.metrics.spooled_seconds),
         };
+        let gathered = self.intake.gathered().map_or(0, |(count, _)| count);
+        self.intake.expect(waiters.len() + gathered);
         counter.inc_by(waiters.len() as u64);
         let seconds = seconds.local();
         let mut memory = 0;

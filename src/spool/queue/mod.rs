@@ -19,7 +19,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{future::BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, Sleep},
@@ -93,8 +93,8 @@ pub(super) struct Queue<T> {
     closing: Option<(Instant, oneshot::Sender<()>)>,
     /// The deadline of the shutdown has passed: nothing is sent any more.
     hard: bool,
-    /// The task has let others go before it since the last batch.
-    has_waited: bool,
+    /// How often others have been let go first since the last batch.
+    waits: u8,
 }
 
 /// A batch in memory, and those who wait for it.
@@ -172,7 +172,7 @@ impl<T: Spoolable> Queue<T> {
             flushes: Vec::new(),
             closing: None,
             hard: false,
-            has_waited: false,
+            waits: 0,
             name,
             shared,
         };
@@ -188,6 +188,7 @@ impl<T: Spoolable> Queue<T> {
     ///
     /// `cx` wakes the queue's task, whoever calls this.
     pub(super) fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.intake.want_calls(true);
         loop {
             self.start(Instant::now(), cx);
             self.show_state();
@@ -199,9 +200,17 @@ impl<T: Spoolable> Queue<T> {
             if self.is_over() {
                 return Poll::Ready(());
             }
-            let event = ready!(self.poll_event(cx));
+            let Poll::Ready(event) = self.poll_event(cx) else {
+                self.intake.want_calls(!self.needs_no_calls());
+                return Poll::Pending;
+            };
             self.handle(event, Instant::now());
         }
+    }
+
+    /// Whether what arrives from here on can wait for the answer that is on its way, or for the timer.
+    fn needs_no_calls(&self) -> bool {
+        self.sending.is_some() && self.lane.is_direct() && self.closing.is_none()
     }
 
     /// Nothing in memory, nothing on disk.
@@ -299,8 +308,10 @@ impl<T: Spoolable> Queue<T> {
                 since + self.shared.options.disk_timeout
             }
         });
+        // Those who arrive behind a request do not call.
+        let behind = self.sending.as_ref().map(|_| self.overdue_at(now));
         let moments = [
-            gathered,
+            gathered.or(behind),
             self.pace.wait_until(now),
             self.sending.as_ref().map(|sending| sending.give_up),
             self.appending
