@@ -78,14 +78,18 @@ impl<T: Spoolable> Driver<T> {
 }
 
 impl<T: Spoolable> Seat<T> {
-    /// A panic, in a record's own code or in the service behind, ends the queue: those who wait hear
-    /// that it is closed.
+    /// A panic in a record's own code ends the queue: those who wait hear that it is closed.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(queue) = &mut self.queue else {
             return Poll::Ready(());
         };
-        catch_unwind(AssertUnwindSafe(|| queue.turn(cx))).unwrap_or_else(|_| {
-            tracing::error!("a queue's record or service has panicked; the queue is closed");
+        let turn = catch_unwind(AssertUnwindSafe(|| queue.turn(cx)));
+        turn.unwrap_or_else(|_| {
+            let queue = queue.name();
+            tracing::error!(
+                queue,
+                "a record of this queue has panicked; the queue is closed"
+            );
             self.queue = None;
             Poll::Ready(())
         })

@@ -213,6 +213,10 @@ impl<T: Spoolable> Queue<T> {
         self.sending.is_some() && self.lane.is_direct() && self.closing.is_none()
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Nothing in memory, nothing on disk.
     fn is_settled(&self) -> bool {
         self.lane.is_idle() && !self.replay.is_parking() && self.intake.gathered().is_none()
