@@ -84,15 +84,15 @@ impl<T: Spoolable> Seat<T> {
             return Poll::Ready(());
         };
         let turn = catch_unwind(AssertUnwindSafe(|| queue.turn(cx)));
-        turn.unwrap_or_else(|_| {
+        if turn.is_err() {
             let queue = queue.name();
             tracing::error!(
                 queue,
                 "a record of this queue has panicked; the queue is closed"
             );
             self.queue = None;
-            Poll::Ready(())
-        })
+        }
+        turn.unwrap_or(Poll::Ready(()))
     }
 }
 
