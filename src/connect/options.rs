@@ -31,7 +31,7 @@ use crate::metrics::ConnectMetrics;
 /// - 1 shared connection: it carries 0.6 M calls a second, more than one Redis thread serves
 /// - suspect after 2 unanswered calls in a row: one may be bad luck
 /// - probe each second, which must be answered in 500 ms: an idle client notices within 1.5 s
-/// - reconnect delay from 50 ms, doubling to 2 s, half of it random
+/// - reconnect delay from 50 ms, doubling to 1 s, half of it random
 /// - TCP keepalive after 10 s idle, TCP user timeout 5 s: the kernel's net under connections that
 ///   are not probed
 /// - `TCP_NODELAY` on: one call at a time must not wait for an acknowledgement
@@ -95,7 +95,7 @@ impl ConnectOptions {
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(500),
             reconnect_first: Duration::from_millis(50),
-            reconnect_longest: Duration::from_secs(2),
+            reconnect_longest: Duration::from_secs(1),
             keepalive: Duration::from_secs(10),
             tcp_user_timeout: Duration::from_secs(5),
             nodelay: true,

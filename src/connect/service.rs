@@ -224,7 +224,7 @@ pub(super) async fn send(body: &Body, line: &mut MultiplexedConnection) -> Resul
             verdict: classify::pipeline_error(&error, pipeline.len()),
             error,
         }),
-        Body::Script(script) => run(script, line).await.map_err(Refusal::of_command),
+        Body::Script(script) => run(script, line).await.map_err(Refusal::of_script),
     }
 }
 
@@ -261,6 +261,16 @@ impl Refusal {
             verdict: classify::redis_error(&error),
             error,
         }
+    }
+
+    /// What a script has done before it failed for a reason of its own stays done. The server's reasons
+    /// to take nothing now come before its first write.
+    fn of_script(error: RedisError) -> Self {
+        let mut refusal = Self::of_command(error);
+        if refusal.verdict.class == Class::Permanent {
+            refusal.verdict.landed = Landed::Maybe;
+        }
+        refusal
     }
 
     /// Redis said no, as opposed to nothing.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use seawall::{
+    RedisCall,
+    call::ScriptCall,
     chaos::wait_until,
     classify::{Class, Landed, Verdict},
     connect::Trouble,
@@ -239,4 +241,20 @@ async fn a_pool_of_our_own_that_is_busy_is_not_redis_fault() {
         .expect_err("the only one is taken");
     assert_eq!(error.verdict(), NOT_NOW);
     assert_eq!(error.verdict().speaks_against(), None);
+}
+
+/// What it did before it failed stays done.
+#[tokio::test]
+async fn a_script_that_fails_by_itself_may_have_landed() {
+    const SOURCE: &str = "redis.call('SET', KEYS[1], '1') return redis.call('LPUSH', KEYS[1], '1')";
+    let redis = server().await;
+    let connection = connection(&redis.url()).await;
+    let mut evalsha = redis::cmd("EVALSHA");
+    evalsha
+        .arg(redis::Script::new(SOURCE).get_hash())
+        .arg(1)
+        .arg("written");
+    let call = RedisCall::new("test", ScriptCall::new(SOURCE, evalsha));
+    let error = refusal(&connection, call).await;
+    assert!(error.is_permanent() && error.may_have_landed(), "{error:?}");
 }

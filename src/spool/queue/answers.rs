@@ -44,7 +44,6 @@ impl<T: Spoolable> Queue<T> {
         for (number, waiter) in (batch.first()..).zip(done) {
             let one = VecDeque::from([waiter]);
             if batch.is_spent(number) {
-                self.metrics.expired.inc();
                 self.refuse(one, || {
                     Error::new(ErrorKind::Expired, crate::error::NOT_DONE)
                 });

@@ -199,6 +199,17 @@ impl<T: Spoolable> Queue<T> {
             return;
         }
         let count = (through - batch.first() + 1) as usize;
+        let spent = (batch.first()..=through).filter(|number| batch.is_spent(*number));
+        let expired = if batch.has_spent() { spent.count() } else { 0 };
+        if expired > 0 {
+            self.metrics.expired.inc_by(expired as u64);
+            let queue = &*self.name;
+            tracing::warn!(
+                queue,
+                expired,
+                "records not delivered: their time had passed"
+            );
+        }
         self.last_applied = now;
         self.unblock();
         match from {
@@ -213,10 +224,6 @@ impl<T: Spoolable> Queue<T> {
                 }
             }
             From::Disk(sent) => {
-                let expired = (batch.first()..=through)
-                    .filter(|number| batch.is_spent(*number))
-                    .count();
-                self.metrics.expired.inc_by(expired as u64);
                 self.metrics.replayed.inc_by((count - expired) as u64);
                 self.pace.delivered(count, now);
                 if sent.is_older() {
