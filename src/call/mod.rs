@@ -116,10 +116,11 @@ impl RedisCall {
         self
     }
 
-    /// Gives all attempts together `timeout` from now.
+    /// Gives all attempts together `timeout` from now; no deadline if that is beyond all time.
     #[must_use]
-    pub fn with_timeout(self, timeout: Duration) -> Self {
-        self.with_deadline(Instant::now() + timeout)
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.deadline = Instant::now().checked_add(timeout);
+        self
     }
 
     /// Gives all attempts together until `deadline`.

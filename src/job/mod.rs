@@ -110,7 +110,7 @@ impl Job {
 
     /// Is due `delay` from now. Only a [sorted set](Destination::sorted_set) can hold it until then.
     pub fn delayed(self, delay: Duration) -> Self {
-        self.due_at(SystemTime::now() + delay)
+        self.due_at(from_now(delay))
     }
 
     /// Is due at `at`. Only a [sorted set](Destination::sorted_set) can hold it until then.
@@ -121,7 +121,7 @@ impl Job {
 
     /// Is not worth delivering once `after` has passed: see [`expires_at`](Self::expires_at).
     pub fn expires_in(self, after: Duration) -> Self {
-        self.expires_at(SystemTime::now() + after)
+        self.expires_at(from_now(after))
     }
 
     /// Is not worth delivering from `at` on.
@@ -190,6 +190,12 @@ impl fmt::Debug for Job {
 }
 
 /// Longer names would take the room of records in each chunk on disk.
+/// A moment that is too far away to be told is a thousand years from now.
+fn from_now(time: Duration) -> SystemTime {
+    const MILLENNIUM: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
+    SystemTime::now() + time.min(MILLENNIUM)
+}
+
 const LONGEST_QUEUE: usize = 1024;
 
 /// Names one job, everywhere and for ever: a UUIDv7, so later ones compare greater.

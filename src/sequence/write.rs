@@ -136,7 +136,9 @@ impl Write {
         let since = at
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        self.expires_at_ms = Some(since.as_millis() as u64);
+        // 0 stands for never.
+        let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.expires_at_ms = Some(ms);
         self
     }
 }

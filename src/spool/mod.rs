@@ -208,7 +208,8 @@ impl<T: Spoolable> Spool<T> {
     /// Dropping the future leaves the spool closed to new records and otherwise at work.
     pub async fn shutdown(&self, within: Duration) -> Result<u64, Error> {
         let shared = &self.owner.shared;
-        let deadline = Instant::now() + within;
+        // For ever is a year.
+        let deadline = Instant::now() + within.min(options::DAY * 365);
         let mut ends = Vec::new();
         for queue in shared.close() {
             let (done, ended) = oneshot::channel();

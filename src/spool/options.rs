@@ -85,9 +85,9 @@ impl SpoolOptions {
         self
     }
 
-    /// How long a record waits for Redis, retries included, before it goes to disk.
+    /// How long a record waits for Redis, retries included, before it goes to disk. From 1 ms to a day.
     pub fn with_spool_after(mut self, after: Duration) -> Self {
-        self.spool_after = after;
+        self.spool_after = after.clamp(Duration::from_millis(1), DAY);
         self
     }
 
@@ -107,7 +107,12 @@ impl SpoolOptions {
 
     /// What happens to a record that would pass a bound.
     pub fn with_overflow(mut self, overflow: Overflow) -> Self {
-        self.overflow = overflow;
+        self.overflow = match overflow {
+            Overflow::Block { timeout } => Overflow::Block {
+                timeout: timeout.min(DAY),
+            },
+            Overflow::Reject => Overflow::Reject,
+        };
         self
     }
 
@@ -124,10 +129,11 @@ impl SpoolOptions {
         self
     }
 
-    /// How many records, and about how many bytes, share one request to Redis. At least 1 each.
+    /// How many records, and about how many bytes, share one request to Redis. At least 1 each, and at
+    /// most 65,536 and 256 MiB: Redis takes no request of more than a million parts.
     pub fn with_max_batch(mut self, records: usize, bytes: usize) -> Self {
-        self.max_batch_records = records.max(1);
-        self.max_batch_bytes = bytes.max(1);
+        self.max_batch_records = records.clamp(1, 1 << 16);
+        self.max_batch_bytes = bytes.clamp(1, 256 << 20);
         self
     }
 
@@ -138,18 +144,18 @@ impl SpoolOptions {
     }
 
     /// How long a caller waits for the disk before it gets an error. The record may be on disk then,
-    /// and is delivered if it is.
+    /// and is delivered if it is. At most a day.
     pub fn with_disk_timeout(mut self, timeout: Duration) -> Self {
-        self.disk_timeout = timeout;
+        self.disk_timeout = timeout.min(DAY);
         self
     }
 
-    /// How long Redis remembers the last number of a lane that has gone quiet.
+    /// How long Redis remembers the last number of a lane that has gone quiet. From a minute to ten years.
     ///
     /// A record that was sent, got no answer, and waits on disk for longer than this while Redis is
     /// up may be delivered twice.
     pub fn with_lane_lifetime(mut self, lifetime: Duration) -> Self {
-        self.lane_lifetime = lifetime.max(Duration::from_secs(60));
+        self.lane_lifetime = lifetime.clamp(Duration::from_secs(60), DAY * 3650);
         self
     }
 
@@ -174,6 +180,9 @@ impl SpoolOptions {
     }
 }
 
+/// Times are bounded, so that their sums with a moment never overflow.
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// When a record's receipt is given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -195,7 +204,7 @@ pub enum Overflow {
     /// Its caller waits for room, and gets [`SpoolFull`](crate::error::ErrorKind::SpoolFull) when
     /// `timeout` has passed without any.
     Block {
-        /// How long.
+        /// How long. At most a day.
         timeout: Duration,
     },
 }
@@ -264,16 +273,16 @@ impl Replay {
         self
     }
 
-    /// Waits a random part of `jitter` before it starts.
+    /// Waits a random part of `jitter` before it starts. At most a day.
     pub fn with_jitter(mut self, jitter: Duration) -> Self {
-        self.jitter = jitter;
+        self.jitter = jitter.min(DAY);
         self
     }
 
-    /// Looks again after `min`, doubling up to `max`, while Redis is out.
+    /// Looks again after `min`, doubling up to `max`, while Redis is out. From 1 ms to a day.
     pub fn with_delays(mut self, min: Duration, max: Duration) -> Self {
-        self.min_delay = min.max(Duration::from_millis(1));
-        self.max_delay = max.max(self.min_delay);
+        self.min_delay = min.clamp(Duration::from_millis(1), DAY);
+        self.max_delay = max.clamp(self.min_delay, DAY);
         self
     }
 }

@@ -1,6 +1,10 @@
 //! What goes to Redis, and what comes back.
 
-use std::{panic::AssertUnwindSafe, task::Context, time::SystemTime};
+use std::{
+    panic::AssertUnwindSafe,
+    task::Context,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
@@ -75,19 +79,23 @@ impl<T: Spoolable> Queue<T> {
     }
 
     pub(super) fn dispatch(&mut self, batch: Batch<T>, from: From, now: Instant) {
+        let options = &self.shared.options;
+        let patience = match from {
+            From::Memory(_) => options.spool_after,
+            // Nobody waits for these, and who is in a hurry with a record still wants it delivered.
+            From::Disk(_) => options.spool_after.max(REPLAY_PATIENCE),
+        };
         let time = SystemTime::now();
         let spent = batch.places(|record| record.expires_at().is_some_and(|at| at <= time));
-        let batch = batch
-            .with_spent(spent)
-            .with_deadline(Some(now + self.shared.options.spool_after));
+        let batch = batch.with_spent(spent).with_deadline(Some(now + patience));
         self.metrics.batch_records.observe(batch.len() as f64);
         let answer = self.send(batch.clone());
         self.lane.sending();
-        let options = &self.shared.options;
+        let give_up = now + patience + self.shared.options.disk_timeout;
         self.sending = Some(Sending {
             batch,
             from,
-            give_up: now + options.spool_after + options.disk_timeout,
+            give_up,
             answer,
         });
     }
@@ -297,3 +305,6 @@ const A_FEW: usize = 32;
 
 /// How often others are let go first for one batch: they may be on their way on another thread.
 const PATIENCE: u8 = 4;
+
+/// A request with records from disk has at least this long, however soon records go there.
+const REPLAY_PATIENCE: Duration = Duration::from_millis(250);
