@@ -301,7 +301,7 @@ impl<T: Spoolable> Queue<T> {
 }
 
 /// Callers whose records make one batch rather than two. Measured with `cargo bench --bench enqueue`.
-const A_FEW: usize = 32;
+const A_FEW: usize = 96;
 
 /// How often others are let go first for one batch: they may be on their way on another thread.
 const PATIENCE: u8 = 4;
