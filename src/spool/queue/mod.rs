@@ -443,7 +443,7 @@ impl<T: Spoolable> Queue<T> {
 /// However the task ends, nobody waits for it any longer.
 impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
-        self.intake.abandon();
+        self.shared.memory.add_permits(self.intake.abandon());
     }
 }
 
