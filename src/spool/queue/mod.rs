@@ -146,6 +146,7 @@ impl<T: Spoolable> Queue<T> {
         older: VecDeque<Older>,
     ) -> Handle<T> {
         let options = &shared.options;
+        let home = shared.runtime().clone();
         let metrics = options.metrics.queue(&name);
         let intake = Arc::new(Intake::new());
         let (sender, control) = mpsc::channel(16);
@@ -180,7 +181,7 @@ impl<T: Spoolable> Queue<T> {
             intake,
             control: sender,
             metrics,
-            driver: Driver::new(queue),
+            driver: Driver::new(queue, home),
         }
     }
 
