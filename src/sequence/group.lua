@@ -42,7 +42,13 @@ while at <= #ARGV do
     local must = arguments < 0
     arguments = math.abs(arguments)
     if number > last then
-      local answer = redis.pcall(unpack(ARGV, at + 1, at + arguments))
+      local answer
+      if arguments <= 4000 then
+        answer = redis.pcall(unpack(ARGV, at + 1, at + arguments))
+      else
+        -- Lua can pass some 8,000 arguments to a function, and would end here, what was done unnoted.
+        answer = {err = 'ERR a command has more than 4000 arguments'}
+      end
       local failed = type(answer) == 'table' and answer.err
       if not failed and must and answer == 0 then
         failed = 'EXISTS the same member is there already'

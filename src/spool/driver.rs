@@ -9,16 +9,21 @@ use std::{
     fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use parking_lot::Mutex;
-use tokio::runtime;
+use tokio::{runtime, task::unconstrained};
 
 use super::{Spoolable, queue::Queue};
 
-pub(super) struct Driver<T>(Arc<Mutex<Seat<T>>>);
+pub(super) struct Driver<T> {
+    seat: Arc<Mutex<Seat<T>>>,
+    /// Where the queue's task is.
+    home: runtime::Handle,
+}
 
 struct Seat<T> {
     /// Until it is over.
@@ -28,16 +33,21 @@ struct Seat<T> {
 }
 
 impl<T: Spoolable> Driver<T> {
-    pub(super) fn new(queue: Queue<T>) -> Self {
-        Self(Arc::new(Mutex::new(Seat {
+    /// The queue's task is to be spawned on `home`.
+    pub(super) fn new(queue: Queue<T>, home: runtime::Handle) -> Self {
+        let seat = Seat {
             queue: Some(queue),
             task: None,
-        })))
+        };
+        Self {
+            seat: Arc::new(Mutex::new(seat)),
+            home,
+        }
     }
 
     /// The queue's task. Dropping it ends the queue where it is.
     pub(super) fn task(&self) -> impl Future<Output = ()> + Send + 'static + use<T> {
-        let seat = Empties(self.0.clone());
+        let seat = Empties(self.seat.clone());
         async move {
             poll_fn(|cx| {
                 let mut seat = seat.0.lock();
@@ -60,17 +70,21 @@ impl<T: Spoolable> Driver<T> {
 
     /// Gives the queue a turn in the caller's task, if nobody else is at it. Says whether it did.
     pub(super) fn turn_now(&self) -> bool {
-        // A turn may set a timer, and that needs a runtime.
+        // Outside of any runtime, or in a thread at its end, it is left to the task.
         if runtime::Handle::try_current().is_err() {
             return false;
         }
-        let Some(mut seat) = self.0.try_lock() else {
+        let Some(mut seat) = self.seat.try_lock() else {
             return false;
         };
         let Some(task) = seat.task.clone() else {
             return false;
         };
-        if seat.turn(&mut Context::from_waker(&task)).is_ready() {
+        // The caller's runtime may be another one, and end before the timers that a turn sets.
+        let _home = self.home.enter();
+        // A turn that ends for want of the caller's budget would be gone if the caller's runtime stops here.
+        let turn = pin!(unconstrained(poll_fn(|cx| seat.turn(cx))));
+        if turn.poll(&mut Context::from_waker(&task)).is_ready() {
             task.wake();
         }
         true

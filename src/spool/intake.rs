@@ -50,6 +50,8 @@ struct Gathered<T> {
     records: Vec<T>,
     waiters: Vec<Waiter>,
     bytes: usize,
+    /// Units of memory of all waiters that have no answer yet, here or taken.
+    memory: usize,
     closed: bool,
 }
 
@@ -60,6 +62,7 @@ impl<T: Spoolable> Intake<T> {
                 records: Vec::new(),
                 waiters: Vec::new(),
                 bytes: 0,
+                memory: 0,
                 closed: false,
             }),
             arrived: AtomicBool::new(false),
@@ -90,6 +93,7 @@ impl<T: Spoolable> Intake<T> {
         }
         let first = gathered.records.is_empty();
         gathered.records.push(record);
+        gathered.memory += waiter.memory as usize;
         gathered.waiters.push(waiter);
         gathered.bytes += size;
         drop(gathered);
@@ -184,12 +188,20 @@ impl<T: Spoolable> Intake<T> {
 }
 
 impl<T> Intake<T> {
-    /// Takes no more, and lets go of those who wait.
-    pub(super) fn abandon(&self) {
+    /// Notes that waiters with so many units of memory have their answers.
+    pub(super) fn answered(&self, memory: usize) {
+        self.gathered.lock().memory -= memory;
+    }
+
+    /// Takes no more, and lets go of those who wait. Says how many units of memory are free by that,
+    /// those of waiters included that a panic has let go of.
+    pub(super) fn abandon(&self) -> usize {
         let mut gathered = self.gathered.lock();
         gathered.closed = true;
         let (records, waiters) = (take(&mut gathered.records), take(&mut gathered.waiters));
+        let memory = take(&mut gathered.memory);
         drop(gathered);
         drop((records, waiters));
+        memory
     }
 }

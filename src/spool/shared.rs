@@ -97,6 +97,10 @@ impl<T: Spoolable> Shared<T> {
             .clone()
     }
 
+    pub(super) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
     pub(super) fn queue(self: &Arc<Self>, name: &str) -> Result<Arc<Handle<T>>, Error> {
         match self.queues.load().get(name) {
             Some(queue) => Ok(queue.clone()),

@@ -31,7 +31,7 @@ impl<T: Spoolable> Queue<T> {
             }));
         }
         seconds.flush();
-        self.shared.memory.add_permits(memory);
+        self.give_back(memory);
     }
 
     /// Answers each waiter by itself, for a batch in which some records have expired.
@@ -63,6 +63,11 @@ impl<T: Spoolable> Queue<T> {
             memory += waiter.memory as usize;
             let _ = waiter.receipt.send(Err(error()));
         }
+        self.give_back(memory);
+    }
+
+    fn give_back(&self, memory: usize) {
+        self.intake.answered(memory);
         self.shared.memory.add_permits(memory);
     }
 

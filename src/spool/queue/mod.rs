@@ -146,6 +146,7 @@ impl<T: Spoolable> Queue<T> {
         older: VecDeque<Older>,
     ) -> Handle<T> {
         let options = &shared.options;
+        let home = shared.runtime().clone();
         let metrics = options.metrics.queue(&name);
         let intake = Arc::new(Intake::new());
         let (sender, control) = mpsc::channel(16);
@@ -180,7 +181,7 @@ impl<T: Spoolable> Queue<T> {
             intake,
             control: sender,
             metrics,
-            driver: Driver::new(queue),
+            driver: Driver::new(queue, home),
         }
     }
 
@@ -447,7 +448,7 @@ impl<T: Spoolable> Queue<T> {
 /// However the task ends, nobody waits for it any longer.
 impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
-        self.intake.abandon();
+        self.shared.memory.add_permits(self.intake.abandon());
     }
 }
 

@@ -1,0 +1,310 @@
+//! What comes from odd places: another runtime, a panic, a command too long, a lane's key that is gone.
+#![cfg(feature = "chaos")]
+
+use bytes::Bytes;
+use seawall::{
+    Error, Job, Seawall,
+    chaos::RedisServer,
+    sequence::{Command, Write},
+    spool::{Applied, Batch, Spool, SpoolLayer, SpoolOptions, Spoolable, Undecodable},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tower::{Layer, Service, service_fn};
+
+#[derive(Clone, Debug)]
+struct Touchy {
+    queue: &'static str,
+    size: usize,
+    panics: bool,
+}
+impl Spoolable for Touchy {
+    fn queue(&self) -> &str {
+        self.queue
+    }
+    fn size(&self) -> usize {
+        self.size
+    }
+    fn encode(&self, _: &mut Vec<u8>) {
+        assert!(!self.panics, "on purpose");
+    }
+    fn decode(_: &Arc<str>, _: Bytes) -> Result<Self, Undecodable> {
+        Err(Undecodable::new("never"))
+    }
+    fn expires_at(&self) -> Option<std::time::SystemTime> {
+        assert!(!self.panics, "on purpose");
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_ends_in_a_panic_gives_its_memory_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::<Touchy>::open(
+        SpoolOptions::new(dir.path())
+            .with_max_memory(64 << 10)
+            .with_disk_timeout(Duration::from_secs(2)),
+    )
+    .await
+    .unwrap();
+    let mut line = SpoolLayer::new(&spool).layer(service_fn(|_: Batch<Touchy>| async {
+        Ok::<_, Error>(Applied::all())
+    }));
+    let record = |queue, panics| Touchy {
+        queue,
+        size: 40 << 10,
+        panics,
+    };
+    assert!(line.call(record("bad", true)).await.is_err());
+    let receipt = line.call(record("good", false)).await;
+    assert!(receipt.is_ok(), "{receipt:?}");
+}
+
+/// A service that needs a timer of the runtime.
+#[test]
+fn a_record_may_come_from_another_runtime_even_one_that_has_no_timers() {
+    let home = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let spool = home
+        .block_on(Spool::<Touchy>::open(
+            SpoolOptions::new(dir.path()).with_spool_after(Duration::from_secs(10)),
+        ))
+        .unwrap();
+    let mut line = SpoolLayer::new(&spool).layer(service_fn(move |_: Batch<Touchy>| {
+        let counted = counted.clone();
+        async move {
+            counted.fetch_add(1, SeqCst);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok::<_, Error>(Applied::all())
+        }
+    }));
+    let record = || Touchy {
+        queue: "q",
+        size: 1,
+        panics: false,
+    };
+    // Its task is there.
+    assert!(home.block_on(line.call(record())).unwrap().is_delivered());
+    let settle = || {
+        home.block_on(async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(2)).await
+            }
+        })
+    };
+    for _ in 0..10 {
+        settle();
+        let bare = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let receipt = bare.block_on(line.call(record())).unwrap();
+        assert!(receipt.is_delivered(), "no timers: {receipt:?}");
+        settle();
+        // One that is not driven any more.
+        let still = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let pending = still.block_on(async { line.call(record()) });
+        let receipt = home.block_on(pending).unwrap();
+        assert!(receipt.is_delivered(), "not driven: {receipt:?}");
+        settle();
+        let pending = still.block_on(async { line.call(record()) });
+        drop(still);
+        let receipt = home.block_on(pending).unwrap();
+        assert!(receipt.is_delivered(), "gone: {receipt:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_of_too_many_arguments_is_refused_and_nothing_is_done_twice() {
+    let redis = RedisServer::builder().durable().start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let seawall = Seawall::builder(&redis.url(), dir.path())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    seawall
+        .connection()
+        .wait_ready(Duration::from_secs(20))
+        .await
+        .unwrap();
+    let mut long = Command::new("RPUSH").arg("long");
+    for _ in 0..9000 {
+        long = long.arg("x");
+    }
+    let small = |n: u64| Write::group("q", vec![Command::new("RPUSH").arg("q").arg(n.to_string())]);
+    // Together in a batch: the first opens the way, the others gather.
+    let all = [
+        small(0),
+        small(1),
+        small(2),
+        Write::group("q", vec![long]),
+        small(3),
+    ];
+    let answers = tokio::time::timeout(
+        Duration::from_secs(3),
+        seawall.enqueue_all(all.map(Ok::<Write, Error>).map(Fine)),
+    )
+    .await;
+    assert_eq!(
+        answers
+            .expect("in time")
+            .iter()
+            .filter(|answer| answer.is_err())
+            .count(),
+        1
+    );
+    let _ = tokio::time::timeout(Duration::from_secs(3), seawall.flush()).await;
+    let list: Vec<String> = redis
+        .command(redis::cmd("LRANGE").arg("q").arg(0).arg(-1))
+        .await
+        .unwrap();
+    assert_eq!(list, ["0", "1", "2", "3"]);
+}
+struct Fine(Result<Write, Error>);
+impl TryFrom<Fine> for Write {
+    type Error = Error;
+    fn try_from(f: Fine) -> Result<Self, Error> {
+        f.0
+    }
+}
+
+#[tokio::test]
+async fn lanes_survive_a_key_that_is_deleted_or_of_another_type() {
+    let redis = RedisServer::builder().durable().start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let seawall = Seawall::builder(&redis.url(), dir.path())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    seawall
+        .connection()
+        .wait_ready(Duration::from_secs(20))
+        .await
+        .unwrap();
+    let go = async |n: u32| {
+        let _ = seawall.enqueue(Job::new("q", n.to_string())).await.unwrap();
+    };
+    go(0).await;
+    let keys: Vec<String> = redis
+        .command(redis::cmd("KEYS").arg("seawall:*"))
+        .await
+        .unwrap();
+    let ttl: i64 = redis
+        .command(redis::cmd("TTL").arg(&keys[0]))
+        .await
+        .unwrap();
+    assert!(ttl > 600_000, "{ttl}");
+    redis
+        .command::<()>(redis::cmd("DEL").arg(&keys))
+        .await
+        .unwrap();
+    go(1).await;
+    redis
+        .command::<()>(redis::cmd("DEL").arg(&keys))
+        .await
+        .unwrap();
+    redis
+        .command::<()>(redis::cmd("RPUSH").arg(&keys).arg(1))
+        .await
+        .unwrap();
+    go(2).await;
+    go(3).await;
+    redis
+        .command::<()>(redis::cmd("DEL").arg(&keys))
+        .await
+        .unwrap();
+    tokio::time::timeout(Duration::from_secs(20), seawall.flush())
+        .await
+        .expect("drained");
+    go(4).await;
+    // 9,000 in one go, and huge ones.
+    let many = (5..9005).map(|n: u32| Job::new("q", n.to_string()));
+    assert!(seawall.enqueue_all(many).await.iter().all(Result::is_ok));
+    let huge = vec![b'x'; 7 << 20];
+    for _ in 0..2 {
+        let _ = seawall
+            .enqueue(Job::new("huge", huge.clone()))
+            .await
+            .unwrap();
+    }
+    tokio::time::timeout(Duration::from_secs(20), seawall.flush())
+        .await
+        .expect("drained");
+    let list: Vec<String> = redis
+        .command(redis::cmd("LRANGE").arg("q").arg(0).arg(-1))
+        .await
+        .unwrap();
+    assert_eq!(list, (0..9005).map(|n| n.to_string()).collect::<Vec<_>>());
+    let stats = seawall.health().spool;
+    assert_eq!((stats.records, stats.bytes, stats.parked), (0, 0, 0));
+    assert_eq!(
+        redis
+            .command::<u64>(redis::cmd("LLEN").arg("huge"))
+            .await
+            .unwrap(),
+        2
+    );
+}
+
+#[test]
+fn a_turn_without_budget_is_not_lost_with_the_end_of_block_on() {
+    let home = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let spool = home
+        .block_on(Spool::<Touchy>::open(
+            SpoolOptions::new(dir.path()).with_spool_after(Duration::from_secs(10)),
+        ))
+        .unwrap();
+    let mut line = SpoolLayer::new(&spool).layer(service_fn(move |_: Batch<Touchy>| async move {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        tx.send(()).unwrap();
+        rx.await.unwrap();
+        Ok::<_, Error>(Applied::all())
+    }));
+    let record = || Touchy {
+        queue: "q",
+        size: 1,
+        panics: false,
+    };
+    assert!(home.block_on(line.call(record())).unwrap().is_delivered());
+    home.block_on(async {
+        for _ in 0..5 {
+            tokio::task::yield_now().await
+        }
+    });
+    let pending = home.block_on(async {
+        let (tx, mut rx) = tokio::sync::mpsc::unbounded_channel();
+        for n in 0..300 {
+            tx.send(n).unwrap();
+        }
+        std::future::poll_fn(|cx| {
+            for _ in 0..300 {
+                let _ = rx.poll_recv(cx);
+            }
+            std::task::Poll::Ready(())
+        })
+        .await;
+        line.call(record())
+    });
+    let receipt =
+        home.block_on(async { tokio::time::timeout(Duration::from_secs(5), pending).await });
+    assert!(receipt.expect("in time").unwrap().is_delivered());
+}
