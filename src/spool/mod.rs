@@ -7,9 +7,8 @@
 //!
 //! # Lanes
 //!
-//! Each queue is a *lane*: a stream of records numbered 1, 2, 3 .. by the one task that owns it. The
-//! task sends what has gathered as one batch, with one batch in flight, and the next gathers
-//! meanwhile: a record alone goes at once, and under load batches grow by themselves. A lane is
+//! Each queue is a *lane*: a stream of records numbered 1, 2, 3 .. What has gathered is sent as one
+//! batch, with one batch in flight, and the next gathers meanwhile: a record alone goes at once, and under load batches grow by themselves. A lane is
 //! *direct* until a batch does not get through within
 //! [`spool_after`](SpoolOptions::with_spool_after); then that batch, with the numbers it has, and all
 //! that comes after it go to disk: the lane is *spooling*. What waits is replayed from the moment of
