@@ -308,3 +308,43 @@ fn a_turn_without_budget_is_not_lost_with_the_end_of_block_on() {
         home.block_on(async { tokio::time::timeout(Duration::from_secs(5), pending).await });
     assert!(receipt.expect("in time").unwrap().is_delivered());
 }
+
+#[tokio::test]
+async fn who_asks_for_the_end_again_does_not_cut_the_first_one_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SpoolOptions::new(dir.path()).with_spool_after(Duration::from_secs(10));
+    let spool = Spool::<Touchy>::open(options).await.unwrap();
+    let answer = Arc::new(tokio::sync::Notify::new());
+    let (waits, asked) = (answer.clone(), Arc::new(tokio::sync::Notify::new()));
+    let asks = asked.clone();
+    let mut line = SpoolLayer::new(&spool).layer(service_fn(move |batch: Batch<Touchy>| {
+        let (waits, asks) = (waits.clone(), asks.clone());
+        async move {
+            if !batch.ends_lane() {
+                asks.notify_one();
+                waits.notified().await;
+            }
+            Ok::<_, Error>(Applied::all())
+        }
+    }));
+    let record = tokio::spawn(line.call(Touchy {
+        queue: "q",
+        size: 1,
+        panics: false,
+    }));
+    asked.notified().await;
+    let end = || {
+        let spool = spool.clone();
+        tokio::spawn(async move { spool.shutdown(Duration::from_secs(20)).await })
+    };
+    let (first, second) = (end(), end());
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!first.is_finished() && !second.is_finished());
+    answer.notify_one();
+    let receipt = tokio::time::timeout(Duration::from_secs(10), record).await;
+    assert!(receipt.expect("in time").unwrap().unwrap().is_delivered());
+    assert_eq!(first.await.unwrap().ok(), Some(0));
+    let _ = second.await;
+}

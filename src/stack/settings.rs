@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{BuildError, Builder};
@@ -140,18 +141,23 @@ fn split(text: &str) -> Result<(ConnectOptions, Vec<(String, String)>), BuildErr
         return Ok((ConnectOptions::from_url(text)?, Vec::new()));
     };
     let known = |name: &str| SETTINGS.iter().any(|(known, _)| *known == name);
-    let pairs = || {
-        url.query_pairs()
-            .map(|(name, value)| (name.into_owned(), value.into_owned()))
-    };
-    let (ours, theirs): (Vec<_>, Vec<_>) = pairs().partition(|(name, _)| known(name));
+    let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let query = url.query().unwrap_or_default();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if known(name) {
+            ours.push((name.to_owned(), decoded(value)));
+        } else {
+            theirs.push(pair);
+        }
+    }
     if ours.is_empty() {
         return Ok((ConnectOptions::from_url(text)?, ours));
     }
-    url.set_query(None);
-    if !theirs.is_empty() {
-        url.query_pairs_mut().extend_pairs(theirs);
-    }
+    // As it was written: a space encoded anew would be a plus.
+    let theirs = theirs.join("&");
+    url.set_query(Some(&*theirs).filter(|theirs| !theirs.is_empty()));
     Ok((ConnectOptions::from_parsed_url(&url)?, ours))
 }
 
@@ -364,6 +370,21 @@ mod tests {
         assert!(format!("{:?}", builder.expect("it is right").spool).contains("\"/b\""));
         let error = vars(&[("SEAWALL_SPOOL_AFTER", "never")]).expect_err("it is wrong");
         assert!(error.to_string().contains("SEAWALL_SPOOL_AFTER"));
+    }
+
+    #[test]
+    fn a_setting_in_the_query_changes_no_other_part_of_it() {
+        let plain = "unix:///run/s?user=ann&client_name=a%20b&pass=p%20q%2Br+s";
+        let shown = |url: &str| {
+            format!(
+                "{:?}",
+                read(url, Some(Path::new("/s")), vec![]).map(|b| b.connection)
+            )
+        };
+        assert!(shown(plain).contains("\"a b\""), "{}", shown(plain));
+        assert_eq!(shown(&format!("{plain}&ack=spooled")), shown(plain));
+        let dir = read("redis://h?spool_dir=/a+b%20c", None, vec![]).expect("it is right");
+        assert!(format!("{:?}", dir.spool).contains("\"/a+b c\""));
     }
 
     #[test]

@@ -90,7 +90,8 @@ pub(super) struct Queue<T> {
     freed: Changed<()>,
     recovered: Option<Changed<u64>>,
     flushes: Vec<oneshot::Sender<()>>,
-    closing: Option<(Instant, oneshot::Sender<()>)>,
+    /// Until when, and who waits for it.
+    closing: Option<(Instant, Vec<oneshot::Sender<()>>)>,
     /// The deadline of the shutdown has passed: nothing is sent any more.
     hard: bool,
     /// How often others have been let go first since the last batch.
@@ -244,7 +245,7 @@ impl<T: Spoolable> Queue<T> {
             let _ = tokio::time::timeout(self.shared.options.spool_after, self.send(end)).await;
         }
         self.move_state(None);
-        if let Some((_, done)) = self.closing.take() {
+        for done in self.closing.take().into_iter().flat_map(|(_, done)| done) {
             let _ = done.send(());
         }
     }
@@ -365,13 +366,15 @@ impl<T: Spoolable> Queue<T> {
             Event::Control(Some(Control::Flush(done))) => self.flushes.push(done),
             Event::Control(Some(Control::Shutdown { deadline, done })) => {
                 self.intake.close();
-                self.closing = Some((deadline, done));
+                // Who asks again may be in more of a hurry, and ends the waiting of nobody else.
+                let (until, waiting) = self.closing.get_or_insert((deadline, Vec::new()));
+                *until = deadline.min(*until);
+                waiting.push(done);
             }
             // Every handle is gone, and the task is about to be cancelled.
             Event::Control(None) => {
-                let (done, _) = oneshot::channel();
                 self.intake.close();
-                self.closing = Some((now, done));
+                self.closing = Some((now, Vec::new()));
                 self.control.close();
             }
             // The next start looks at the time.
