@@ -1,5 +1,9 @@
 //! What comes from odd places: another runtime, a panic, a command too long, a lane's key that is gone.
 #![cfg(feature = "chaos")]
+#![allow(
+    clippy::async_yields_async,
+    reason = "a receipt may be awaited in another place than it is asked for"
+)]
 
 use bytes::Bytes;
 use seawall::{
@@ -44,14 +48,14 @@ impl Spoolable for Touchy {
 
 #[tokio::test]
 async fn a_queue_that_ends_in_a_panic_gives_its_memory_back() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it works");
     let spool = Spool::<Touchy>::open(
         SpoolOptions::new(dir.path())
             .with_max_memory(64 << 10)
             .with_disk_timeout(Duration::from_secs(2)),
     )
     .await
-    .unwrap();
+    .expect("it works");
     let mut line = SpoolLayer::new(&spool).layer(service_fn(|_: Batch<Touchy>| async {
         Ok::<_, Error>(Applied::all())
     }));
@@ -72,15 +76,15 @@ fn a_record_may_come_from_another_runtime_even_one_that_has_no_timers() {
         .worker_threads(1)
         .enable_all()
         .build()
-        .unwrap();
-    let dir = tempfile::tempdir().unwrap();
+        .expect("it works");
+    let dir = tempfile::tempdir().expect("it works");
     let calls = Arc::new(AtomicUsize::new(0));
-    let counted = calls.clone();
+    let counted = calls;
     let spool = home
         .block_on(Spool::<Touchy>::open(
             SpoolOptions::new(dir.path()).with_spool_after(Duration::from_secs(10)),
         ))
-        .unwrap();
+        .expect("it works");
     let mut line = SpoolLayer::new(&spool).layer(service_fn(move |_: Batch<Touchy>| {
         let counted = counted.clone();
         async move {
@@ -95,7 +99,11 @@ fn a_record_may_come_from_another_runtime_even_one_that_has_no_timers() {
         panics: false,
     };
     // Its task is there.
-    assert!(home.block_on(line.call(record())).unwrap().is_delivered());
+    assert!(
+        home.block_on(line.call(record()))
+            .expect("it works")
+            .is_delivered()
+    );
     let settle = || {
         home.block_on(async {
             for _ in 0..3 {
@@ -107,40 +115,44 @@ fn a_record_may_come_from_another_runtime_even_one_that_has_no_timers() {
         settle();
         let bare = tokio::runtime::Builder::new_current_thread()
             .build()
-            .unwrap();
-        let receipt = bare.block_on(line.call(record())).unwrap();
+            .expect("it works");
+        let receipt = bare.block_on(line.call(record())).expect("it works");
         assert!(receipt.is_delivered(), "no timers: {receipt:?}");
         settle();
         // One that is not driven any more.
         let still = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .unwrap();
+            .expect("it works");
         let pending = still.block_on(async { line.call(record()) });
-        let receipt = home.block_on(pending).unwrap();
+        let receipt = home.block_on(pending).expect("it works");
         assert!(receipt.is_delivered(), "not driven: {receipt:?}");
         settle();
         let pending = still.block_on(async { line.call(record()) });
         drop(still);
-        let receipt = home.block_on(pending).unwrap();
+        let receipt = home.block_on(pending).expect("it works");
         assert!(receipt.is_delivered(), "gone: {receipt:?}");
     }
 }
 
 #[tokio::test]
 async fn a_command_of_too_many_arguments_is_refused_and_nothing_is_done_twice() {
-    let redis = RedisServer::builder().durable().start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let redis = RedisServer::builder()
+        .durable()
+        .start()
+        .await
+        .expect("it works");
+    let dir = tempfile::tempdir().expect("it works");
     let seawall = Seawall::builder(&redis.url(), dir.path())
-        .unwrap()
+        .expect("it works")
         .connect()
         .await
-        .unwrap();
+        .expect("it works");
     seawall
         .connection()
         .wait_ready(Duration::from_secs(20))
         .await
-        .unwrap();
+        .expect("it works");
     let mut long = Command::new("RPUSH").arg("long");
     for _ in 0..9000 {
         long = long.arg("x");
@@ -171,7 +183,7 @@ async fn a_command_of_too_many_arguments_is_refused_and_nothing_is_done_twice() 
     let list: Vec<String> = redis
         .command(redis::cmd("LRANGE").arg("q").arg(0).arg(-1))
         .await
-        .unwrap();
+        .expect("it works");
     assert_eq!(list, ["0", "1", "2", "3"]);
 }
 struct Fine(Result<Write, Error>);
@@ -184,50 +196,57 @@ impl TryFrom<Fine> for Write {
 
 #[tokio::test]
 async fn lanes_survive_a_key_that_is_deleted_or_of_another_type() {
-    let redis = RedisServer::builder().durable().start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let redis = RedisServer::builder()
+        .durable()
+        .start()
+        .await
+        .expect("it works");
+    let dir = tempfile::tempdir().expect("it works");
     let seawall = Seawall::builder(&redis.url(), dir.path())
-        .unwrap()
+        .expect("it works")
         .connect()
         .await
-        .unwrap();
+        .expect("it works");
     seawall
         .connection()
         .wait_ready(Duration::from_secs(20))
         .await
-        .unwrap();
+        .expect("it works");
     let go = async |n: u32| {
-        let _ = seawall.enqueue(Job::new("q", n.to_string())).await.unwrap();
+        let _ = seawall
+            .enqueue(Job::new("q", n.to_string()))
+            .await
+            .expect("it works");
     };
     go(0).await;
     let keys: Vec<String> = redis
         .command(redis::cmd("KEYS").arg("seawall:*"))
         .await
-        .unwrap();
+        .expect("it works");
     let ttl: i64 = redis
         .command(redis::cmd("TTL").arg(&keys[0]))
         .await
-        .unwrap();
+        .expect("it works");
     assert!(ttl > 600_000, "{ttl}");
     redis
         .command::<()>(redis::cmd("DEL").arg(&keys))
         .await
-        .unwrap();
+        .expect("it works");
     go(1).await;
     redis
         .command::<()>(redis::cmd("DEL").arg(&keys))
         .await
-        .unwrap();
+        .expect("it works");
     redis
         .command::<()>(redis::cmd("RPUSH").arg(&keys).arg(1))
         .await
-        .unwrap();
+        .expect("it works");
     go(2).await;
     go(3).await;
     redis
         .command::<()>(redis::cmd("DEL").arg(&keys))
         .await
-        .unwrap();
+        .expect("it works");
     tokio::time::timeout(Duration::from_secs(20), seawall.flush())
         .await
         .expect("drained");
@@ -240,7 +259,7 @@ async fn lanes_survive_a_key_that_is_deleted_or_of_another_type() {
         let _ = seawall
             .enqueue(Job::new("huge", huge.clone()))
             .await
-            .unwrap();
+            .expect("it works");
     }
     tokio::time::timeout(Duration::from_secs(20), seawall.flush())
         .await
@@ -248,7 +267,7 @@ async fn lanes_survive_a_key_that_is_deleted_or_of_another_type() {
     let list: Vec<String> = redis
         .command(redis::cmd("LRANGE").arg("q").arg(0).arg(-1))
         .await
-        .unwrap();
+        .expect("it works");
     assert_eq!(list, (0..9005).map(|n| n.to_string()).collect::<Vec<_>>());
     let stats = seawall.health().spool;
     assert_eq!((stats.records, stats.bytes, stats.parked), (0, 0, 0));
@@ -256,7 +275,7 @@ async fn lanes_survive_a_key_that_is_deleted_or_of_another_type() {
         redis
             .command::<u64>(redis::cmd("LLEN").arg("huge"))
             .await
-            .unwrap(),
+            .expect("it works"),
         2
     );
 }
@@ -266,17 +285,17 @@ fn a_turn_without_budget_is_not_lost_with_the_end_of_block_on() {
     let home = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .unwrap();
-    let dir = tempfile::tempdir().unwrap();
+        .expect("it works");
+    let dir = tempfile::tempdir().expect("it works");
     let spool = home
         .block_on(Spool::<Touchy>::open(
             SpoolOptions::new(dir.path()).with_spool_after(Duration::from_secs(10)),
         ))
-        .unwrap();
+        .expect("it works");
     let mut line = SpoolLayer::new(&spool).layer(service_fn(move |_: Batch<Touchy>| async move {
         let (tx, rx) = tokio::sync::oneshot::channel();
-        tx.send(()).unwrap();
-        rx.await.unwrap();
+        tx.send(()).expect("it works");
+        rx.await.expect("it works");
         Ok::<_, Error>(Applied::all())
     }));
     let record = || Touchy {
@@ -284,7 +303,11 @@ fn a_turn_without_budget_is_not_lost_with_the_end_of_block_on() {
         size: 1,
         panics: false,
     };
-    assert!(home.block_on(line.call(record())).unwrap().is_delivered());
+    assert!(
+        home.block_on(line.call(record()))
+            .expect("it works")
+            .is_delivered()
+    );
     home.block_on(async {
         for _ in 0..5 {
             tokio::task::yield_now().await
@@ -293,7 +316,7 @@ fn a_turn_without_budget_is_not_lost_with_the_end_of_block_on() {
     let pending = home.block_on(async {
         let (tx, mut rx) = tokio::sync::mpsc::unbounded_channel();
         for n in 0..300 {
-            tx.send(n).unwrap();
+            tx.send(n).expect("it works");
         }
         std::future::poll_fn(|cx| {
             for _ in 0..300 {
@@ -306,14 +329,14 @@ fn a_turn_without_budget_is_not_lost_with_the_end_of_block_on() {
     });
     let receipt =
         home.block_on(async { tokio::time::timeout(Duration::from_secs(5), pending).await });
-    assert!(receipt.expect("in time").unwrap().is_delivered());
+    assert!(receipt.expect("in time").expect("it works").is_delivered());
 }
 
 #[tokio::test]
 async fn who_asks_for_the_end_again_does_not_cut_the_first_one_short() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it works");
     let options = SpoolOptions::new(dir.path()).with_spool_after(Duration::from_secs(10));
-    let spool = Spool::<Touchy>::open(options).await.unwrap();
+    let spool = Spool::<Touchy>::open(options).await.expect("it works");
     let answer = Arc::new(tokio::sync::Notify::new());
     let (waits, asked) = (answer.clone(), Arc::new(tokio::sync::Notify::new()));
     let asks = asked.clone();
@@ -344,7 +367,13 @@ async fn who_asks_for_the_end_again_does_not_cut_the_first_one_short() {
     assert!(!first.is_finished() && !second.is_finished());
     answer.notify_one();
     let receipt = tokio::time::timeout(Duration::from_secs(10), record).await;
-    assert!(receipt.expect("in time").unwrap().unwrap().is_delivered());
-    assert_eq!(first.await.unwrap().ok(), Some(0));
+    assert!(
+        receipt
+            .expect("in time")
+            .expect("it works")
+            .expect("it works")
+            .is_delivered()
+    );
+    assert_eq!(first.await.expect("it works").ok(), Some(0));
     let _ = second.await;
 }
