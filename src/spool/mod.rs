@@ -228,7 +228,8 @@ impl<T: Spoolable> Spool<T> {
         shared.stop();
         let closed = timeout_at(latest + shared.options.disk_timeout, shared.disk.close()).await;
         match closed {
-            Ok(Ok(())) => Ok(shared.usage.waiting()),
+            // Closed by an earlier shutdown, it holds what that one has left.
+            Ok(Ok(()) | Err(error::StoreError::Closed)) => Ok(shared.usage.waiting()),
             Ok(Err(error)) => Err(disk_failed(&error)),
             Err(_) => Err(
                 Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::Maybe))

@@ -40,3 +40,21 @@ async fn jobs_arrive_in_order_through_a_kill() {
         0
     );
 }
+
+#[tokio::test]
+async fn a_shutdown_can_be_asked_for_again() {
+    let mut bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    bench.redis.kill().await.expect("it is killed");
+    let receipt = seawall.enqueue(Job::new("q", "1")).await.expect("accepted");
+    assert!(receipt.is_spooled());
+    for _ in 0..2 {
+        let left = seawall.shutdown(std::time::Duration::from_millis(50)).await;
+        assert_eq!(left.expect("it ends"), 1);
+    }
+    let error = seawall
+        .enqueue(Job::new("q", "2"))
+        .await
+        .expect_err("it has ended");
+    assert_eq!(error.kind(), seawall::error::ErrorKind::Closed);
+}
