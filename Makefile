@@ -18,7 +18,7 @@ FEATURES = $(shell sed -n '/^\[features\]/,/^\[/s/^\([a-z-]*\) *=.*/\1/p' Cargo.
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: cargo redis ## kill a real Redis under load, three times, and balance the books (ARGS="--jobs 1000000 --seed 7")
+demo: cargo redis ## kill a real Redis under load twice, freeze it once, and balance the books (ARGS="--jobs 1000000 --seed 7")
 	@cargo build --release --locked --features chaos --example outage
 	@cargo run --quiet --release --locked --features chaos --example outage -- $(ARGS)
 
@@ -75,7 +75,7 @@ cargo:
 
 redis:
 	@command -v redis-server >/dev/null && exit 0; \
-	by_hand() { echo "$$1 Install redis-server (6.2 or later) by hand: $$2"; exit 1; }; \
+	by_hand() { echo "$$1 Install redis-server (7.0 or later) by hand: $$2"; exit 1; }; \
 	command -v apt-get >/dev/null \
 		|| by_hand "redis-server is not in PATH, and there is no apt-get to install it." \
 			"brew install redis, dnf install redis, ..."; \
