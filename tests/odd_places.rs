@@ -137,22 +137,7 @@ fn a_record_may_come_from_another_runtime_even_one_that_has_no_timers() {
 
 #[tokio::test]
 async fn a_command_of_too_many_arguments_is_refused_and_nothing_is_done_twice() {
-    let redis = RedisServer::builder()
-        .durable()
-        .start()
-        .await
-        .expect("it works");
-    let dir = tempfile::tempdir().expect("it works");
-    let seawall = Seawall::builder(&redis.url(), dir.path())
-        .expect("it works")
-        .connect()
-        .await
-        .expect("it works");
-    seawall
-        .connection()
-        .wait_ready(Duration::from_secs(20))
-        .await
-        .expect("it works");
+    let (redis, _dir, seawall) = connected().await;
     let mut long = Command::new("RPUSH").arg("long");
     for _ in 0..9000 {
         long = long.arg("x");
@@ -196,22 +181,7 @@ impl TryFrom<Fine> for Write {
 
 #[tokio::test]
 async fn lanes_survive_a_key_that_is_deleted_or_of_another_type() {
-    let redis = RedisServer::builder()
-        .durable()
-        .start()
-        .await
-        .expect("it works");
-    let dir = tempfile::tempdir().expect("it works");
-    let seawall = Seawall::builder(&redis.url(), dir.path())
-        .expect("it works")
-        .connect()
-        .await
-        .expect("it works");
-    seawall
-        .connection()
-        .wait_ready(Duration::from_secs(20))
-        .await
-        .expect("it works");
+    let (redis, _dir, seawall) = connected().await;
     let go = async |n: u32| {
         let _ = seawall
             .enqueue(Job::new("q", n.to_string()))
@@ -376,4 +346,25 @@ async fn who_asks_for_the_end_again_does_not_cut_the_first_one_short() {
     );
     assert_eq!(first.await.expect("it works").ok(), Some(0));
     let _ = second.await;
+}
+
+/// A Redis, a spool directory, and a seawall that has found its way to it.
+async fn connected() -> (RedisServer, tempfile::TempDir, Seawall) {
+    let redis = RedisServer::builder()
+        .durable()
+        .start()
+        .await
+        .expect("it works");
+    let dir = tempfile::tempdir().expect("it works");
+    let seawall = Seawall::builder(&redis.url(), dir.path())
+        .expect("it works")
+        .connect()
+        .await
+        .expect("it works");
+    seawall
+        .connection()
+        .wait_ready(Duration::from_secs(20))
+        .await
+        .expect("it works");
+    (redis, dir, seawall)
 }

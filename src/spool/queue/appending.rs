@@ -27,9 +27,7 @@ impl<T: Spoolable> Queue<T> {
             let count = gathered.map_or(0, |(count, _)| count);
             let few = self.replay.is_last_in_flight(&self.lane);
             let append = match self.lane.may_append(count, overdue, few) {
-                Append::Nothing if self.hard && count > 0 && self.appending.is_none() => {
-                    Append::Gathered
-                }
+                Append::Nothing if self.hard && count > 0 => Append::Gathered,
                 append => append,
             };
             let outgoing = match append {
