@@ -73,6 +73,7 @@
 //! # }
 //! ```
 
+mod audit;
 mod batch;
 mod chunk;
 mod commit;
@@ -104,6 +105,7 @@ use tokio::{
 };
 
 pub use self::{
+    audit::{LaneLoss, Recovery},
     batch::{Applied, Batch, Place, Receipt, Spoolable, Undecodable},
     chunk::{LaneId, Parked},
     commit::Durability,
@@ -145,6 +147,11 @@ impl<T: Spoolable> Spool<T> {
         let disk_options = DiskOptions {
             path: options.path.clone(),
             durability: options.durability,
+            strict: options.strict,
+            network: options.network,
+            generation_bytes: options.generation_bytes,
+            min_free: options.min_free_disk,
+            stalled_after: options.stalled_after,
             metrics: options.metrics.clone(),
         };
         let opening = tokio::task::spawn_blocking(move || Disk::open(&disk_options));

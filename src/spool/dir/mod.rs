@@ -1,45 +1,77 @@
-//! The spool's directory: who may use it, which format it has, where its files are.
+//! The directory of a spool: who may open it, what is in it by what name, and what is moved out of the way.
 //!
-//! `docs/spool-format.md` lists what is in it.
+//! | name | what it is |
+//! |---|---|
+//! | `LOCK` | held while a process has the spool open; says which |
+//! | `FORMAT` | the version of the format, and the spool's id |
+//! | `CLEAN` | what there was when the spool was last closed in order |
+//! | `BALLAST` | room that is given up when the disk is full |
+//! | `gen-N` | a generation: a store that was opened once |
+//! | `gen-N.gone` | one that is being removed |
+//! | `quarantine` | what was found damaged |
+//!
+//! `docs/spool-format.md` has the details.
+
+mod ballast;
+mod clean;
+mod format;
+mod lock;
+mod place;
+mod quarantine;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
-
-use super::error::OpenError;
+pub(super) use self::{clean::Clean, place::Space};
+use self::{
+    ballast::Ballast,
+    format::Format,
+    lock::Lock,
+    place::{Kind, kind},
+};
+use super::{chunk::SpoolId, error::OpenError};
 
 /// A directory that is ours alone until this is dropped.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    /// Holds the lock, which the system takes back when the process ends in whatever way.
-    lock: File,
+    format: Format,
+    ballast: Ballast,
+    _lock: Lock,
 }
 
 impl Directory {
     /// Makes the directory if there is none, and locks it.
     ///
     /// Touches nothing in a directory that is not a spool's, or a newer one's.
-    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path, network: bool) -> Result<Self, OpenError> {
         create(path)?;
-        let found = format(path)?;
-        let lock = lock(path)?;
-        let directory = Self {
-            path: path.to_owned(),
-            lock,
-        };
-        // Another process may have been the first between the look and the lock.
-        if found.is_none() && format(path)?.is_none() {
-            directory.write_format()?;
-        }
+        check_owner(path)?;
+        check_place(path, network)?;
+        let found = Format::find(path)?;
+        let lock = Lock::take(path)?;
         // The store makes files that everyone may read, so it is the directory that keeps them out.
         fs::set_permissions(path, Permissions::from_mode(PRIVATE))
             .map_err(failed("make private", path))?;
+        let format = match found {
+            Some(format) => format,
+            // Another process may have been the first between the look and the lock.
+            None => match Format::find(path)? {
+                Some(format) => format,
+                None => Format::create(path)?,
+            },
+        };
+        let directory = Self {
+            path: path.to_owned(),
+            format,
+            ballast: Ballast::new(path),
+            _lock: lock,
+        };
+        directory.clear_remains()?;
         Ok(directory)
     }
 
@@ -47,14 +79,44 @@ impl Directory {
         &self.path
     }
 
-    /// Where the store keeps its files.
-    pub(super) fn generation(&self) -> PathBuf {
-        self.path.join("gen-1")
+    /// `None` if the file that says it is damaged.
+    pub(super) fn id(&self) -> Option<SpoolId> {
+        self.format.id
     }
 
-    /// Syncs every file that exists, and the directories they are named in: the store does not.
-    pub(super) fn sync(&self) -> Result<(), OpenError> {
-        sync_tree(&self.generation())?;
+    /// The file that says the id is damaged, and this is what the chunks say: writes it anew.
+    pub(super) fn restore_id(&self, id: SpoolId) -> Result<(), OpenError> {
+        self.set_aside(format::FORMAT)?;
+        Format::write(&self.path, id)
+    }
+
+    /// The numbers of the generations, oldest first.
+    pub(super) fn generations(&self) -> Result<Vec<u64>, OpenError> {
+        let mut numbers: Vec<u64> = self
+            .names()?
+            .iter()
+            .filter_map(|name| name.strip_prefix(GENERATION)?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    pub(super) fn generation(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{GENERATION}{number}"))
+    }
+
+    /// Removes a generation. It is gone in one step, and for good before this comes back.
+    pub(super) fn remove_generation(&self, number: u64) -> Result<(), OpenError> {
+        let path = self.generation(number);
+        let gone = self.path.join(format!("{GENERATION}{number}{GONE}"));
+        fs::rename(&path, &gone).map_err(failed("rename", &path))?;
+        sync(&self.path)?;
+        fs::remove_dir_all(&gone).map_err(failed("remove", &gone))
+    }
+
+    /// Syncs the names in a generation, in the directory and of the directory: the store does not.
+    pub(super) fn sync(&self, number: u64) -> Result<(), OpenError> {
+        sync_tree(&self.generation(number))?;
         sync(&self.path)?;
         let parent = match self.path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -72,38 +134,39 @@ impl Directory {
         }
     }
 
-    /// In one step, so that there is a whole `FORMAT` or none.
-    fn write_format(&self) -> Result<(), OpenError> {
-        let new = self.path.join(FORMAT_NEW);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)
-            .map_err(failed("create", &new))?;
-        file.write_all(format!("{NAME} {KNOWN}\n").as_bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&new, self.path.join(FORMAT)))
-            .map_err(failed("write", &new))?;
-        sync(&self.path)
+    pub(super) fn ballast(&self) -> &Ballast {
+        &self.ballast
     }
-}
 
-impl Drop for Directory {
-    /// Closing the file is not enough: a child that another thread is just starting has it too, until
-    /// it becomes another program.
-    fn drop(&mut self) {
-        let _ = flock(&self.lock, FlockOperation::Unlock);
+    /// How much room the file system has.
+    pub(super) fn space(&self) -> io::Result<Space> {
+        Space::of(&self.path)
+    }
+
+    /// What a process that was killed while it removed something has left.
+    fn clear_remains(&self) -> Result<(), OpenError> {
+        for name in self.names()? {
+            if name.starts_with(GENERATION) && name.ends_with(GONE) {
+                let path = self.path.join(name);
+                fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<String>, OpenError> {
+        let list = || -> io::Result<Vec<String>> {
+            fs::read_dir(&self.path)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect()
+        };
+        list().map_err(failed("list", &self.path))
     }
 }
 
 const PRIVATE: u32 = 0o700;
-const LOCK: &str = "LOCK";
-const FORMAT: &str = "FORMAT";
-const FORMAT_NEW: &str = "FORMAT.new";
-const NAME: &str = "seawall-spool";
-const KNOWN: u32 = 1;
+const GENERATION: &str = "gen-";
+const GONE: &str = ".gone";
 
 fn create(path: &Path) -> Result<(), OpenError> {
     if path.is_dir() {
@@ -116,77 +179,71 @@ fn create(path: &Path) -> Result<(), OpenError> {
         .map_err(failed("create the directory", path))
 }
 
-/// The format of the spool in `path`, if it is one that is known; `None` in an empty directory.
-fn format(path: &Path) -> Result<Option<u32>, OpenError> {
-    let file = path.join(FORMAT);
-    let text = match fs::read(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return if is_unused(path).map_err(failed("list", path))? {
-                Ok(None)
-            } else {
-                Err(OpenError::NotASpool { path: path.into() })
-            };
-        }
-        Err(error) => return Err(failed("read", &file)(error)),
-    };
-    let found = std::str::from_utf8(&text)
-        .ok()
-        .and_then(|text| text.lines().next()?.strip_prefix(NAME))
-        .and_then(|version| version.trim().parse().ok())
-        .ok_or_else(|| OpenError::Damaged {
-            path: path.into(),
-            what: format!("its {FORMAT} file cannot be read"),
-        })?;
-    if found > KNOWN {
-        return Err(OpenError::Version {
-            path: path.into(),
-            found,
-            known: KNOWN,
-        });
+/// Somebody else's program would find files that it may not touch.
+fn check_owner(path: &Path) -> Result<(), OpenError> {
+    let owner = fs::metadata(path).map_err(failed("look at", path))?.uid();
+    let user = rustix::process::geteuid().as_raw();
+    if owner == user {
+        return Ok(());
     }
-    Ok(Some(found))
+    Err(OpenError::Owner {
+        path: path.into(),
+        owner,
+        user,
+    })
 }
 
-/// Nothing is in it but what a first start that was cut short leaves.
-fn is_unused(path: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(path)? {
-        let name = entry?.file_name();
-        if name != LOCK && name != FORMAT_NEW {
-            return Ok(false);
+fn check_place(path: &Path, network: bool) -> Result<(), OpenError> {
+    match kind(path).map_err(failed("look at the file system of", path))? {
+        Kind::Network(name) if !network => Err(OpenError::Network {
+            path: path.into(),
+            name,
+        }),
+        Kind::Memory(name) => {
+            tracing::warn!(
+                filesystem = name,
+                "the spool is kept in memory: it survives the process, not the machine"
+            );
+            Ok(())
         }
+        _ => Ok(()),
     }
-    Ok(true)
 }
 
-/// The file stays when the lock is given back: whoever removes it could remove another's.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let name = path.join(LOCK);
+/// A whole file or none, and the name of it durable.
+fn write_whole(directory: &Path, name: &str, text: &str) -> Result<(), OpenError> {
+    let new = directory.join(format!("{name}{NEW}"));
     let mut file = OpenOptions::new()
-        .read(true)
         .write(true)
         .create(true)
-        .truncate(false)
+        .truncate(true)
         .mode(0o600)
-        .open(&name)
-        .map_err(failed("create", &name))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            return Err(OpenError::Locked {
-                path: path.into(),
-                holder: holder.trim().parse().ok(),
-            });
-        }
-        Err(error) => return Err(failed("lock", &name)(error.into())),
-    }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(failed("write", &name))?;
-    Ok(file)
+        .open(&new)
+        .map_err(failed("create", &new))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&new, directory.join(name)))
+        .map_err(failed("write", &new))?;
+    sync(directory)
 }
+
+/// Behind the name of a file that is being written.
+const NEW: &str = ".new";
+
+/// Text with its checksum in a last line.
+fn sealed(text: &str) -> String {
+    format!("{text}{SEAL}{:08x}\n", crc32fast::hash(text.as_bytes()))
+}
+
+/// The text, if it is what was sealed.
+fn unsealed(sealed: &str) -> Option<&str> {
+    let at = sealed.rfind(SEAL)?;
+    let (text, sum) = sealed.split_at(at);
+    let sum = u32::from_str_radix(sum.strip_prefix(SEAL)?.trim_end(), 16).ok()?;
+    (sum == crc32fast::hash(text.as_bytes())).then_some(text)
+}
+
+const SEAL: &str = "crc ";
 
 /// Depth first: a name is synced after what it names.
 fn sync_tree(path: &Path) -> Result<(), OpenError> {
