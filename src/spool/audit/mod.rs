@@ -128,7 +128,10 @@ impl Audit {
 
     /// What follows from it all. `withdraw_from` is the commit that failed, if the process is the same.
     pub(super) fn conclude(mut self, clean: Option<&Clean>, withdraw_from: Option<u64>) -> Verdict {
-        let newest = self.commits.last_key_value().map_or(0, |(commit, _)| *commit);
+        let newest = self
+            .commits
+            .last_key_value()
+            .map_or(0, |(commit, _)| *commit);
         let mut found = std::mem::take(&mut self.found);
         let commit = newest.max(clean.map_or(0, |clean| clean.commit));
         let mut mark = None;
@@ -152,8 +155,16 @@ impl Audit {
         }
         once(&mut found);
         found.retain(|chunk| self.counts(chunk));
-        let torn_before = self.voids.iter().map(|void| (void.from, void.before)).collect::<Vec<_>>();
-        let is_void = |commit: u64| torn_before.iter().any(|(from, before)| (*from..*before).contains(&commit));
+        let torn_before = self
+            .voids
+            .iter()
+            .map(|void| (void.from, void.before))
+            .collect::<Vec<_>>();
+        let is_void = |commit: u64| {
+            torn_before
+                .iter()
+                .any(|(from, before)| (*from..*before).contains(&commit))
+        };
 
         let mut verdict = Verdict {
             commit,
@@ -162,12 +173,18 @@ impl Audit {
         };
         let none: Arc<str> = Arc::from("");
         for (lane, history) in &self.lanes {
-            let stamps = history.stamps.values().filter(|stamp| !is_void(stamp.commit));
+            let stamps = history
+                .stamps
+                .values()
+                .filter(|stamp| !is_void(stamp.commit));
             let mut done = stamps.map(|stamp| stamp.done).max().unwrap_or(0);
             if let Some(clean) = clean.and_then(|clean| clean.lane(*lane)) {
                 done = done.max(clean.1);
             }
-            let queue = history.queue.checked_sub(1).map_or(&none, |at| &self.queues[at]);
+            let queue = history
+                .queue
+                .checked_sub(1)
+                .map_or(&none, |at| &self.queues[at]);
             verdict.lanes.insert(*lane, (queue.clone(), done));
         }
         let mut counted = BTreeMap::<LaneId, u64>::new();
@@ -253,7 +270,11 @@ impl Audit {
         counted_parked: u64,
         verdict: &mut Verdict,
     ) {
-        let newest = self.commits.values().rev().find(|stamp| !is_void(stamp.commit));
+        let newest = self
+            .commits
+            .values()
+            .rev()
+            .find(|stamp| !is_void(stamp.commit));
         let (waiting, parked) = match (clean, newest) {
             (Some(clean), _) => (clean.waiting, clean.parked),
             (None, Some(stamp)) => (stamp.waiting, stamp.parked),
@@ -261,7 +282,11 @@ impl Audit {
         };
         let mut attributed = 0;
         for (lane, history) in &self.lanes {
-            let stamp = history.stamps.values().rev().find(|stamp| !is_void(stamp.commit));
+            let stamp = history
+                .stamps
+                .values()
+                .rev()
+                .find(|stamp| !is_void(stamp.commit));
             let expected = match clean {
                 Some(clean) => clean.lane(*lane).map_or(0, |(waiting, _)| waiting),
                 None => stamp.map_or(0, |stamp| stamp.lane_waiting),

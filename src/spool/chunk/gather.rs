@@ -101,11 +101,7 @@ fn whole(mut parts: Vec<Frame>) -> Whole {
         body.freeze()
     };
     let head = parts.swap_remove(0);
-    Whole {
-        head,
-        body,
-        bytes,
-    }
+    Whole { head, body, bytes }
 }
 
 fn split(mut body: Bytes, count: u32) -> Result<Vec<Bytes>, Damaged> {

@@ -172,7 +172,10 @@ pub(in crate::spool) fn whole_length(head: &[u8; FIXED]) -> Result<usize, Damage
     if head[field::VERSION] != KNOWN {
         return Err(Damaged("written by a newer seawall"));
     }
-    let (begin, queue) = (field::HEADER.u16(head) as usize, field::QUEUE.u16(head) as usize);
+    let (begin, queue) = (
+        field::HEADER.u16(head) as usize,
+        field::QUEUE.u16(head) as usize,
+    );
     let length = begin + field::BODY.u32(head) as usize;
     if begin < FIXED + queue || length > LONGEST {
         return Err(Damaged("its lengths do not add up"));

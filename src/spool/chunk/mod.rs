@@ -17,6 +17,7 @@ mod writer;
 
 use bytes::Bytes;
 
+use self::header::{Header, checksum, field};
 pub(super) use self::{
     gather::{Gather, Held, Whole},
     header::{FIXED, LONGEST, MAGIC, SpoolId, Stamp, whole_length},
@@ -24,7 +25,6 @@ pub(super) use self::{
     mark::{Mark, gone},
     writer::Writer,
 };
-use self::header::{Header, checksum, field};
 pub use self::{key::LaneId, parked::Parked};
 
 /// The name of a queue is part of every chunk, and has to leave room for records.
@@ -143,5 +143,4 @@ impl Frame {
     pub(super) fn queue(&self) -> &str {
         std::str::from_utf8(&self.queue).expect("the name was checked by find")
     }
-
 }

@@ -176,11 +176,8 @@ impl Disk {
     ///
     /// As with [`append`](Self::append).
     pub(super) async fn park(&self, parked: Vec<Parked>) -> Result<(), StoreError> {
-        self.write(
-            parked.iter().flat_map(Parked::encode).collect(),
-            Vec::new(),
-        )
-        .await
+        self.write(parked.iter().flat_map(Parked::encode).collect(), Vec::new())
+            .await
     }
 
     /// Lets go of parked records, and writes chunks in the same step.
@@ -354,10 +351,10 @@ struct Gathered {
 
 impl Gathered {
     fn add(&mut self, done: Done) {
-        let sum = self.lanes.entry(done.lane).or_insert(Done {
-            records: 0,
-            ..done
-        });
+        let sum = self
+            .lanes
+            .entry(done.lane)
+            .or_insert(Done { records: 0, ..done });
         sum.through = sum.through.max(done.through);
         sum.records += done.records;
         self.count += 1;

@@ -68,8 +68,16 @@ fn panicked(path: &Path) -> OpenError {
 
 /// Says what was found, if it is not as it should be.
 pub(super) fn tell(options: &DiskOptions, recovery: &Recovery) {
-    options.metrics.lost.with_label_values(&["waiting"]).inc_by(recovery.lost);
-    options.metrics.lost.with_label_values(&["parked"]).inc_by(recovery.lost_parked);
+    options
+        .metrics
+        .lost
+        .with_label_values(&["waiting"])
+        .inc_by(recovery.lost);
+    options
+        .metrics
+        .lost
+        .with_label_values(&["parked"])
+        .inc_by(recovery.lost_parked);
     for lane in &recovery.lanes {
         tracing::error!(
             queue = &*lane.queue, lane = %lane.lane, records = lane.records,

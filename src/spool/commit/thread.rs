@@ -206,11 +206,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     ) -> Result<T, StoreError> {
         match &self.state {
             State::Failed(failed) => Err(StoreError::Poisoned(failed.why.clone())),
-            State::Open { store, ledger } => {
-                catch_unwind(AssertUnwindSafe(|| at(store, ledger))).unwrap_or_else(|panic| {
+            State::Open { store, ledger } => catch_unwind(AssertUnwindSafe(|| at(store, ledger)))
+                .unwrap_or_else(|panic| {
                     Err(self.fail(StoreError::Unreadable(panicked(&*panic)), None))
-                })
-            }
+                }),
         }
     }
 
@@ -333,7 +332,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
             other => other.to_string().into(),
         };
-        if store.space().is_some_and(|space| space.free < BALLAST_BELOW) {
+        if store
+            .space()
+            .is_some_and(|space| space.free < BALLAST_BELOW)
+        {
             store.release_ballast();
             self.ballast = false;
         }
@@ -354,7 +356,11 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     }
 
     fn open_again(&mut self, failed: Failed) {
-        let opened = opening::open(&self.options, &mut self.open, failed.commit.or(Some(u64::MAX)));
+        let opened = opening::open(
+            &self.options,
+            &mut self.open,
+            failed.commit.or(Some(u64::MAX)),
+        );
         let ready = match opened {
             Ok(ready) => ready,
             Err(error) => {
@@ -416,7 +422,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             gauge.set(bytes.try_into().unwrap_or(i64::MAX));
         }
         let Some(space) = store.space() else { return };
-        let least = self.options.min_free.unwrap_or((space.total / 20).min(MIN_FREE));
+        let least = self
+            .options
+            .min_free
+            .unwrap_or((space.total / 20).min(MIN_FREE));
         self.ballast = self.ballast || store.take_ballast();
         self.options
             .metrics
@@ -435,7 +444,11 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             };
             let is_news = std::mem::discriminant(condition) != std::mem::discriminant(&now);
             if is_news && !enough {
-                tracing::warn!(free = space.free, least, "the spool's disk is nearly full: it takes no more records");
+                tracing::warn!(
+                    free = space.free,
+                    least,
+                    "the spool's disk is nearly full: it takes no more records"
+                );
             } else if is_news && matches!(condition, Condition::Low(_)) {
                 tracing::info!(free = space.free, "the spool's disk has room again");
             }

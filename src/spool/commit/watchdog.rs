@@ -19,7 +19,9 @@ use crate::spool::{dir::failed, error::OpenError};
 ///
 /// sled can sleep through the failure of a write that somebody else makes for it; any other write wakes
 /// it up. So this not only tells, it also pokes.
-pub(super) struct Watchdog(#[allow(dead_code, reason = "dropping it ends the thread")] mpsc::Sender<()>);
+pub(super) struct Watchdog(
+    #[allow(dead_code, reason = "dropping it ends the thread")] mpsc::Sender<()>,
+);
 
 impl Watchdog {
     pub(super) fn start(shared: &Arc<Shared>, options: &DiskOptions) -> Result<Self, OpenError> {
@@ -32,7 +34,11 @@ impl Watchdog {
                 let Some(shared) = Weak::upgrade(&shared) else {
                     return;
                 };
-                if shared.pulse.silent_for().is_some_and(|silent| silent >= after) {
+                if shared
+                    .pulse
+                    .silent_for()
+                    .is_some_and(|silent| silent >= after)
+                {
                     let told = shared.condition.send_if_modified(|condition| {
                         let fresh = matches!(condition, Condition::Fine | Condition::Low(_));
                         if fresh {
@@ -96,7 +102,11 @@ impl Pulse {
 
     fn silent_for(&self) -> Option<Duration> {
         let since = self.since.load(Relaxed).checked_sub(1)?;
-        Some(self.origin.elapsed().saturating_sub(Duration::from_millis(since)))
+        Some(
+            self.origin
+                .elapsed()
+                .saturating_sub(Duration::from_millis(since)),
+        )
     }
 
     fn poke(&self) {

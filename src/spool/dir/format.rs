@@ -30,7 +30,9 @@ impl Format {
         };
         let text = String::from_utf8_lossy(&text);
         match (unsealed(&text), version(&text)) {
-            (_, Some(found)) if found > KNOWN && (unsealed(&text).is_some() || !has_seal(&text)) => {
+            (_, Some(found))
+                if found > KNOWN && (unsealed(&text).is_some() || !has_seal(&text)) =>
+            {
                 Err(OpenError::Version {
                     path: path.into(),
                     found,

@@ -26,13 +26,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(super) use self::{clean::Clean, place::Space};
 use self::{
     ballast::Ballast,
     format::Format,
     lock::Lock,
     place::{Kind, kind},
 };
+pub(super) use self::{clean::Clean, place::Space};
 use super::{chunk::SpoolId, error::OpenError};
 
 /// A directory that is ours alone until this is dropped.

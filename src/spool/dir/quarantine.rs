@@ -56,7 +56,11 @@ impl Directory {
             .into_iter()
             .map(|path| {
                 let since = fs::metadata(&path).and_then(|file| file.modified());
-                (since.unwrap_or(SystemTime::UNIX_EPOCH), path.clone(), size(&path))
+                (
+                    since.unwrap_or(SystemTime::UNIX_EPOCH),
+                    path.clone(),
+                    size(&path),
+                )
             })
             .collect();
         kept.sort();

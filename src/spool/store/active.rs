@@ -1,12 +1,6 @@
 //! The generation that is written to. This is the only file that names sled.
 
-use std::{
-    fmt::Display,
-    fs::File,
-    ops::Bound,
-    path::Path,
-    sync::Arc,
-};
+use std::{fmt::Display, fs::File, ops::Bound, path::Path, sync::Arc};
 
 use bytes::Bytes;
 

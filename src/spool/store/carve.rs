@@ -109,4 +109,7 @@ const WINDOW: usize = 4 << 20;
 const SECTOR: usize = 4096;
 const MOST_BROKEN: usize = 1000;
 
-const _: () = assert!(WINDOW > 2 * LONGEST, "a window holds a chunk wherever it begins");
+const _: () = assert!(
+    WINDOW > 2 * LONGEST,
+    "a window holds a chunk wherever it begins"
+);

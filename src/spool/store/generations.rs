@@ -246,7 +246,8 @@ impl Store for Generations {
         }
         if let Some(full) = self.active.take() {
             let (number, contents, file) = full.seal();
-            let sealed = Sealed::new(number, contents, file, self.id).map_err(|error| unwritten(&error))?;
+            let sealed =
+                Sealed::new(number, contents, file, self.id).map_err(|error| unwritten(&error))?;
             self.sealed.push(sealed);
         }
         self.go_on().map_err(|error| unwritten(&error))?;
@@ -260,7 +261,11 @@ impl Store for Generations {
             .map(|sealed| (sealed, sealed.contents.live_bytes(live)))
             .enumerate()
             .find(|(_, (sealed, bytes))| {
-                let share = if self.sealed.len() > MANY { 1 } else { COPY_SHARE };
+                let share = if self.sealed.len() > MANY {
+                    1
+                } else {
+                    COPY_SHARE
+                };
                 *bytes <= (sealed.size / share).min(COPY_BYTES)
             })
             .map(|(at, (_, bytes))| (at, bytes))?;
@@ -276,7 +281,10 @@ impl Store for Generations {
     }
 
     fn reclaim(&mut self, reclaim: &Reclaim, live: &dyn Live) -> Result<(), StoreError> {
-        let at = self.sealed.iter().position(|it| it.number == reclaim.generation);
+        let at = self
+            .sealed
+            .iter()
+            .position(|it| it.number == reclaim.generation);
         let Some(at) = at else { return Ok(()) };
         if reclaim.copy {
             let chunks = self.sealed[at].live(live)?;
@@ -288,7 +296,9 @@ impl Store for Generations {
         }
         // It is not read from again, whatever becomes of its directory.
         let sealed = self.sealed.remove(at);
-        self.awake.borrow_mut().retain(|number| *number != sealed.number);
+        self.awake
+            .borrow_mut()
+            .retain(|number| *number != sealed.number);
         let removed = self.directory.remove_generation(sealed.number);
         removed.map_err(|error| unwritten(&error))
     }

@@ -31,7 +31,12 @@ pub(super) struct Sealed {
 }
 
 impl Sealed {
-    pub(super) fn new(number: u64, contents: Contents, file: File, id: SpoolId) -> io::Result<Self> {
+    pub(super) fn new(
+        number: u64,
+        contents: Contents,
+        file: File,
+        id: SpoolId,
+    ) -> io::Result<Self> {
         Ok(Self {
             number,
             contents,
@@ -131,7 +136,9 @@ impl Sealed {
                     length: (frame.bytes - Key::LEN as u64) as u32,
                     offset,
                 };
-                let newest = places.entry(frame.key).or_insert((frame.stamp.commit, place));
+                let newest = places
+                    .entry(frame.key)
+                    .or_insert((frame.stamp.commit, place));
                 if newest.0 < frame.stamp.commit {
                     *newest = (frame.stamp.commit, place);
                 }
