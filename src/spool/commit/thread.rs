@@ -109,13 +109,17 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
                     ControlFlow::Break(()) => None,
                 };
             }
-            let enough = self.shared.done.lock().count >= NOTES;
+            let due = self
+                .noting_since
+                .is_some_and(|since| since.elapsed() >= NOTE_DELAY);
+            let enough = due || self.shared.done.lock().count >= NOTES;
             if enough || !gathered.writes.is_empty() || gathered.close.is_some() {
                 self.commit(gathered.writes);
             }
             if gathered.close.is_some() {
                 break gathered.close;
             }
+            self.open_again_if_due();
         };
         let result = self.close();
         if let Some(answer) = closed {
@@ -158,17 +162,11 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     }
 
     fn on_time(&mut self) {
-        match &self.state {
-            State::Failed(failed) if failed.again_at <= Instant::now() => {
-                let failed = failed.clone();
-                self.open_again(failed);
-            }
-            State::Failed(_) => {}
-            State::Open { .. } => {
-                self.commit(Vec::new());
-                self.measure();
-            }
+        if let State::Open { .. } = &self.state {
+            self.commit(Vec::new());
+            self.measure();
         }
+        self.open_again_if_due();
     }
 
     /// Reads at once and keeps writes for the commit; breaks off when that is large enough.
@@ -200,16 +198,23 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         }
     }
 
+    /// What can't be read, or is not what was written, is found out about by opening it again.
     fn look<T>(
         &mut self,
         at: impl FnOnce(&S, &Ledger) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let State::Open { store, ledger } = &self.state else {
+            return Err(self.refusal());
+        };
+        catch_unwind(AssertUnwindSafe(|| at(store, ledger)))
+            .unwrap_or_else(|panic| Err(StoreError::Unreadable(panicked(&*panic))))
+            .map_err(|error| self.fail(error, None))
+    }
+
+    fn refusal(&self) -> StoreError {
         match &self.state {
-            State::Failed(failed) => Err(StoreError::Poisoned(failed.why.clone())),
-            State::Open { store, ledger } => catch_unwind(AssertUnwindSafe(|| at(store, ledger)))
-                .unwrap_or_else(|panic| {
-                    Err(self.fail(StoreError::Unreadable(panicked(&*panic)), None))
-                }),
+            State::Failed(failed) => StoreError::Poisoned(failed.why.clone()),
+            State::Open { .. } => StoreError::Closed,
         }
     }
 
@@ -235,33 +240,29 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     /// What is noted as done stays to be noted until that is durable.
     fn write_noting(&mut self, mut draft: Draft) -> Result<(), StoreError> {
         self.noting_since = None;
-        if let State::Failed(failed) = &self.state {
-            return Err(StoreError::Poisoned(failed.why.clone()));
+        if let State::Failed(_) = &self.state {
+            return Err(self.refusal());
         }
         let noted = std::mem::take(&mut *self.shared.done.lock());
         draft.done.clone_from(&noted.lanes);
-        let mut result = self.write(draft);
-        if result.is_ok() && noted.count > 0 {
-            // What was asked for is done; that this fails is the next one's problem.
-            let _ = self.reclaim();
-        } else if result.is_err() {
+        let result = self.write(draft);
+        if result.is_err() {
             let mut done = self.shared.done.lock();
             noted.lanes.into_values().for_each(|note| done.add(note));
-        }
-        if let (Ok(()), State::Failed(failed)) = (&result, &self.state) {
-            tracing::debug!(why = &*failed.why, "failed behind a write that is durable");
-            result = Ok(());
+        } else if noted.count > 0 {
+            // What was asked for is durable; that this fails is the next one's problem.
+            let _ = self.reclaim();
         }
         result
     }
 
     fn write(&mut self, draft: Draft) -> Result<(), StoreError> {
-        let State::Open { store, ledger } = &mut self.state else {
-            return Ok(());
-        };
         if draft.is_empty() {
             return Ok(());
         }
+        let State::Open { store, ledger } = &mut self.state else {
+            return Err(self.refusal());
+        };
         let records: u32 = draft.put.iter().map(|chunk| chunk.records).sum();
         let started = Instant::now();
         let durability = self.options.durability;
@@ -353,6 +354,15 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(was)));
         self.shared.condition.send_replace(Condition::Failed(why));
         error
+    }
+
+    fn open_again_if_due(&mut self) {
+        if let State::Failed(failed) = &self.state
+            && failed.again_at <= Instant::now()
+        {
+            let failed = failed.clone();
+            self.open_again(failed);
+        }
     }
 
     fn open_again(&mut self, failed: Failed) {

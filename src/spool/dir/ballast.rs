@@ -1,13 +1,11 @@
 //! Room that is set aside while there is some, to be given up when there is none.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
-
-use rustix::fs::{FallocateFlags, fallocate};
 
 use super::place::Space;
 
@@ -36,7 +34,7 @@ impl Ballast {
             .truncate(true)
             .mode(0o600)
             .open(&self.0)?;
-        let taken = fallocate(&file, FallocateFlags::empty(), 0, size);
+        let taken = fill(&file, size);
         if taken.is_err() {
             // A file with holes holds no room.
             self.release();
@@ -48,6 +46,17 @@ impl Ballast {
         // It has none to give, or will be asked again.
         let _ = fs::remove_file(&self.0);
     }
+}
+
+#[cfg(target_os = "linux")]
+fn fill(file: &File, size: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    Ok(fallocate(file, FallocateFlags::empty(), 0, size)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn fill(mut file: &File, size: u64) -> io::Result<()> {
+    io::copy(&mut io::Read::take(io::repeat(0), size), &mut file).map(drop)
 }
 
 /// What a new generation and the marks of a full one come to.

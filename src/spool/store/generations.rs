@@ -161,14 +161,23 @@ impl Generations {
                 self.wake(sealed.number);
                 sealed.page(kind, lane, begin, PAGE)
             });
-            Some(Source { first, pages })
+            let generation = sealed.number;
+            Some(Source {
+                generation,
+                first,
+                pages,
+            })
         });
         let active = self.active.iter().filter_map(move |active| {
             let first = active.contents.first(kind, lane, from)?;
             let pages: Pages<'_> = Box::new(move |begin| active.page(kind, lane, begin, PAGE));
-            Some(Source { first, pages })
+            let generation = active.number;
+            Some(Source {
+                generation,
+                first,
+                pages,
+            })
         });
-        // A chunk that was copied is read from where it was copied to.
         active.chain(sealed).collect()
     }
 

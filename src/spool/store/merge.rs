@@ -14,12 +14,14 @@ pub(super) type Pages<'a> = Box<dyn Fn(Begin) -> Result<Vec<Entry>, StoreError> 
 
 /// One generation's part of a lane.
 pub(super) struct Source<'a> {
+    pub(super) generation: u64,
     /// No chunk of it has a smaller number, but for those before the beginning.
     pub(super) first: u64,
     pub(super) pages: Pages<'a>,
 }
 
-/// Shows the chunks of all sources from `from` on. A chunk that two of them have is shown once.
+/// Shows the chunks of all sources from `from` on. A chunk that two of them have is shown
+/// once, as the later generation has it.
 pub(super) fn merge(
     mut sources: Vec<Source<'_>>,
     from: u64,
@@ -40,9 +42,9 @@ pub(super) fn merge(
             continue;
         }
         let Some(next) = next else { return Ok(()) };
-        let at = open.iter_mut().find(|opened| opened.head() == Some(next));
-        let opened = at.expect("the least head is one of them");
-        let (key, value) = opened.take()?;
+        let heads = open.iter_mut().filter(|opened| opened.head() == Some(next));
+        let newest = heads.max_by_key(|opened| opened.generation);
+        let (key, value) = newest.expect("the least head is one of them").take()?;
         if shown != Some(key) {
             shown = Some(key);
             if visit(key, value).is_break() {
@@ -53,6 +55,7 @@ pub(super) fn merge(
 }
 
 struct Opened<'a> {
+    generation: u64,
     pages: Pages<'a>,
     page: VecDeque<Entry>,
 }
@@ -60,8 +63,11 @@ struct Opened<'a> {
 impl<'a> Opened<'a> {
     fn new(source: Source<'a>, from: u64) -> Result<Self, StoreError> {
         let page = (source.pages)(Begin::At(from))?.into();
-        let pages = source.pages;
-        Ok(Self { pages, page })
+        Ok(Self {
+            generation: source.generation,
+            pages: source.pages,
+            page,
+        })
     }
 
     fn head(&self) -> Option<Key> {
