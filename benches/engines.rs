@@ -50,7 +50,7 @@ fn main() {
             }
         }
         let plain = rates[0].median();
-        for ((name, _), rates) in engines.iter().zip(&rates).skip(1) {
+        for ((name, _), rates) in engines.iter().zip(&mut rates).skip(1) {
             report.row(
                 Row::new(
                     format!("{name}, {batch} a batch"),
@@ -230,7 +230,7 @@ impl Engine for Sled {
     fn append(&mut self, count: usize) {
         let mut batch = sled::Batch::default();
         for _ in 0..count {
-            batch.insert(&self.next.to_be_bytes(), &[b'x'; PAYLOAD]);
+            batch.insert(&self.next.to_be_bytes(), vec![b'x'; PAYLOAD]);
             self.next += 1;
         }
         self.db.apply_batch(batch).expect("sled applies");
