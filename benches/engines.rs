@@ -6,15 +6,13 @@
 
 mod report;
 
-use std::{
-    fs::File,
-    io::Write as _,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io::Write as _, path::Path, time::Duration};
 
 use seawall::{Job, Seawall, spool::Ack};
-use tokio::runtime::{self, Runtime};
+use tokio::{
+    runtime::{self, Runtime},
+    time::Instant,
+};
 
 use report::{Report, Rounds, Row, Unit};
 
