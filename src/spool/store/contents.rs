@@ -1,13 +1,15 @@
 //! What is in a generation, in short: enough to know whether it is needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Live;
 use crate::spool::chunk::{Key, Kind, LaneId};
 
 /// The lanes and the parked records of a generation.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Contents {
+pub(in crate::spool) struct Contents {
+    /// The lanes of which any chunk is here: its stamp says how the lane was.
+    told: BTreeSet<LaneId>,
     lanes: BTreeMap<LaneId, Extent>,
     parked: BTreeMap<(LaneId, u64), u64>,
 }
@@ -21,8 +23,11 @@ struct Extent {
 }
 
 impl Contents {
-    pub(super) fn add(&mut self, key: Key, records: u32, bytes: u64) {
+    pub(in crate::spool) fn add(&mut self, key: Key, records: u32, bytes: u64) {
         let (lane, first) = (key.lane(), key.number());
+        if lane != LaneId::NONE {
+            self.told.insert(lane);
+        }
         match key.kind() {
             Kind::Waiting => {
                 let last = first.saturating_add(u64::from(records.max(1)) - 1);
@@ -40,18 +45,25 @@ impl Contents {
         }
     }
 
-    /// Whether there is anything of this lane.
-    pub(super) fn has(&self, lane: LaneId) -> bool {
-        let mut parked = self.parked.range((lane, 0)..=(lane, u64::MAX));
-        self.lanes.contains_key(&lane) || parked.next().is_some()
+    /// Nothing of it is wanted, but what its stamps say.
+    pub(super) fn only_told(&self) -> Self {
+        Self {
+            told: self.told.clone(),
+            ..Self::default()
+        }
     }
 
-    pub(super) fn lanes(&self) -> impl Iterator<Item = LaneId> {
-        self.lanes.keys().copied()
+    /// Whether there is anything of this lane.
+    pub(in crate::spool) fn has(&self, lane: LaneId) -> bool {
+        self.told.contains(&lane)
+    }
+
+    pub(in crate::spool) fn lanes(&self) -> impl Iterator<Item = LaneId> {
+        self.told.iter().copied()
     }
 
     /// Parked records that were here, and are gone.
-    pub(super) fn gone(&self, live: &dyn Live) -> Vec<Key> {
+    pub(in crate::spool) fn gone(&self, live: &dyn Live) -> Vec<Key> {
         let parked = self.parked.keys();
         let gone = parked.filter(|(lane, number)| !live.is_parked(*lane, *number));
         gone.map(|(lane, number)| Key::new(Kind::Parked, *lane, *number, 0))
@@ -59,7 +71,7 @@ impl Contents {
     }
 
     /// About how many bytes of it are still wanted; 0 exactly if none are.
-    pub(super) fn live_bytes(&self, live: &dyn Live) -> u64 {
+    pub(in crate::spool) fn live_bytes(&self, live: &dyn Live) -> u64 {
         let waiting = self.lanes.iter().map(|(lane, extent)| {
             let done = live.done(*lane);
             if done >= extent.last {
@@ -80,7 +92,7 @@ impl Contents {
     }
 
     /// The first number of the lane that is here, if there are any from `from` on.
-    pub(super) fn first(&self, kind: Kind, lane: LaneId, from: u64) -> Option<u64> {
+    pub(in crate::spool) fn first(&self, kind: Kind, lane: LaneId, from: u64) -> Option<u64> {
         match kind {
             Kind::Waiting => {
                 let extent = self.lanes.get(&lane)?;

@@ -1,6 +1,13 @@
 //! The real store: one generation to append to, and those before it.
 
-use std::{cell::RefCell, fs::File, io, ops::ControlFlow, path::Path, sync::Arc};
+use std::{
+    cell::RefCell,
+    fs::File,
+    io,
+    ops::{ControlFlow, RangeInclusive},
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -14,7 +21,7 @@ use super::{
 };
 use crate::spool::{
     audit::Audit,
-    chunk::{Chunk, Key, Kind, LaneId, SpoolId},
+    chunk::{Chunk, Key, Kind, LaneId, SpoolId, Voids},
     dir::{Clean, Directory, Space, failed},
     error::{OpenError, StoreError},
 };
@@ -44,8 +51,15 @@ impl Opener {
             match Carved::read(&path, &mut id, &mut audit) {
                 Ok(Some(carved)) => {
                     damaged.extend(carved.broken.iter().map(|offset| (*number, *offset)));
+                    if clean.is_none() {
+                        // What is seen may be in the system's memory only, and is relied on from here on.
+                        let synced = carved.file.sync_data();
+                        synced.map_err(failed("sync", &path))?;
+                    }
                     let found = Sealed::new(*number, carved.contents, carved.file, carved.id);
-                    sealed.push(found.map_err(failed("look at", &path))?);
+                    let mut found = found.map_err(failed("look at", &path))?;
+                    found.commits = carved.commits;
+                    sealed.push(found);
                 }
                 Ok(None) => empty.push(*number),
                 Err(error) if self.strict => return Err(failed("read", &path)(error)),
@@ -82,6 +96,7 @@ impl Opener {
 struct Carved {
     file: File,
     contents: Contents,
+    commits: RangeInclusive<u64>,
     broken: Vec<u64>,
     id: SpoolId,
 }
@@ -103,13 +118,17 @@ impl Carved {
         *id = known;
         let found = audit.end_generation();
         let mut contents = Contents::default();
+        let (mut first, mut last) = (u64::MAX, 0);
         for chunk in found {
             contents.add(chunk.key, chunk.count, chunk.bytes.into());
+            first = first.min(chunk.commit);
+            last = last.max(chunk.commit);
         }
         let is_empty = found.is_empty() && broken.is_empty();
         Ok(known.filter(|_| !is_empty).map(|id| Self {
             file,
             contents,
+            commits: first..=last,
             broken,
             id,
         }))
@@ -203,7 +222,15 @@ impl Generations {
 }
 
 impl Store for Generations {
-    fn begin(&mut self) -> Result<(), OpenError> {
+    fn begin(&mut self, voids: &Voids) -> Result<(), OpenError> {
+        let voids = Arc::new(voids.clone());
+        for sealed in &mut self.sealed {
+            if voids.meet(&sealed.commits) {
+                let path = self.directory.generation(sealed.number);
+                let left_out = sealed.leave_out(&voids);
+                left_out.map_err(|error| failed("read", &path)(io::Error::other(error)))?;
+            }
+        }
         self.directory.remove_clean()?;
         if self.directory.id().is_none() {
             self.directory.restore_id(self.id)?;
@@ -264,29 +291,9 @@ impl Store for Generations {
     }
 
     fn reclaimable(&self, live: &dyn Live) -> Option<Reclaim> {
-        let (at, bytes) = self
-            .sealed
-            .iter()
-            .map(|sealed| (sealed, sealed.contents.live_bytes(live)))
-            .enumerate()
-            .find(|(_, (sealed, bytes))| {
-                let share = if self.sealed.len() > MANY {
-                    1
-                } else {
-                    COPY_SHARE
-                };
-                *bytes <= (sealed.size / share).min(COPY_BYTES)
-            })
-            .map(|(at, (_, bytes))| (at, bytes))?;
-        let older = &self.sealed[..at];
-        let lanes = older.iter().flat_map(|sealed| sealed.contents.lanes());
-        let gone = older.iter().flat_map(|sealed| sealed.contents.gone(live));
-        Some(Reclaim {
-            generation: self.sealed[at].number,
-            copy: bytes > 0,
-            lanes: lanes.collect(),
-            gone: gone.collect(),
-        })
+        let sealed = self.sealed.iter();
+        let sizes = sealed.map(|sealed| (sealed.number, sealed.size, &sealed.contents));
+        Reclaim::plan(&sizes.collect::<Vec<_>>(), live)
     }
 
     fn reclaim(&mut self, reclaim: &Reclaim, live: &dyn Live) -> Result<(), StoreError> {
@@ -365,13 +372,6 @@ fn unwritten(error: &dyn std::error::Error) -> StoreError {
 
 /// How many chunks are read at a time.
 const PAGE: usize = 32;
-
-/// A generation of which less than this part is wanted is copied,
-const COPY_SHARE: u64 = 8;
-/// but not more than fits into one write.
-const COPY_BYTES: u64 = 8 << 20;
-/// From so many on, each of which is an open file, any of that size is.
-const MANY: usize = 16;
 
 /// How many generations know where their chunks are.
 const MOST_AWAKE: usize = 4;

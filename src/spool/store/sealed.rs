@@ -1,13 +1,13 @@
 //! A generation that is not written to any more, read without sled.
 
-use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
+use std::{cmp::Reverse, fs::File, io, ops::RangeInclusive, os::unix::fs::FileExt as _, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Begin, Entry, Live, carve::carve, contents::Contents};
 use crate::spool::{
-    chunk::{Chunk, Frame, Key, Kind, LONGEST, LaneId, SpoolId},
+    chunk::{Chunk, Frame, Key, Kind, LONGEST, LaneId, SpoolId, Voids},
     error::StoreError,
 };
 
@@ -20,12 +20,23 @@ pub(super) struct Place {
     offset: u64,
 }
 
+impl Place {
+    /// What it costs on disk.
+    fn bytes(&self) -> u64 {
+        Key::LEN as u64 + u64::from(self.length)
+    }
+}
+
 pub(super) struct Sealed {
     pub(super) number: u64,
     pub(super) contents: Contents,
     pub(super) size: u64,
+    /// The commits that were found in it when it was opened.
+    pub(super) commits: RangeInclusive<u64>,
     file: File,
     id: SpoolId,
+    /// What was written by these commits is not shown.
+    voids: Arc<Voids>,
     /// Made when it is first read from, in the order of the keys.
     index: Mutex<Option<Arc<[Place]>>>,
 }
@@ -43,8 +54,22 @@ impl Sealed {
             size: file.metadata()?.len(),
             file,
             id,
+            commits: 0..=0,
+            voids: Arc::default(),
             index: Mutex::new(None),
         })
+    }
+
+    /// What was written by these commits is not wanted, and not shown any more.
+    pub(super) fn leave_out(&mut self, voids: &Arc<Voids>) -> Result<(), StoreError> {
+        self.voids = Arc::clone(voids);
+        self.rest();
+        let mut contents = self.contents.only_told();
+        for place in &*self.index()? {
+            contents.add(place.key, place.count, place.bytes());
+        }
+        self.contents = contents;
+        Ok(())
     }
 
     /// The next chunks of a lane.
@@ -127,25 +152,35 @@ impl Sealed {
         if let Some(index) = &*index {
             return Ok(index.clone());
         }
-        let mut places: BTreeMap<Key, (u64, Place)> = BTreeMap::new();
+        // With the commits they were written by, and how many parts there must be.
+        let mut found: Vec<(u64, u16, Place)> = Vec::new();
         carve(&self.file, Some(self.id), |offset, frame| {
-            if matches!(frame.key.kind(), Kind::Waiting | Kind::Parked) {
+            let holds_records = matches!(frame.key.kind(), Kind::Waiting | Kind::Parked);
+            if holds_records && self.voids.let_count_frame(&frame) {
                 let place = Place {
                     key: frame.key,
                     count: frame.count,
                     length: (frame.bytes - Key::LEN as u64) as u32,
                     offset,
                 };
-                let newest = places
-                    .entry(frame.key)
-                    .or_insert((frame.stamp.commit, place));
-                if newest.0 < frame.stamp.commit {
-                    *newest = (frame.stamp.commit, place);
-                }
+                found.push((frame.stamp.commit, frame.parts, place));
             }
         })
         .map_err(|error| unread(&error))?;
-        let made: Arc<[Place]> = places.into_values().map(|(_, place)| place).collect();
+        found.sort_unstable_by_key(|(commit, _, place)| {
+            (place.key.first_part(), Reverse(*commit), place.key.part())
+        });
+        found.dedup_by_key(|(commit, _, place)| (place.key, *commit));
+        let mut made = Vec::with_capacity(found.len());
+        for same in found.chunk_by(|(.., a), (.., b)| a.key.first_part() == b.key.first_part()) {
+            let mut written = same.chunk_by(|(a, ..), (b, ..)| a == b);
+            // Of a torn one there may be some parts.
+            let whole = written
+                .find(|parts| parts[0].2.key.part() == 0 && parts.len() == usize::from(parts[0].1));
+            let parts = whole.into_iter().flatten();
+            made.extend(parts.map(|(.., place)| *place));
+        }
+        let made: Arc<[Place]> = made.into();
         *index = Some(made.clone());
         Ok(made)
     }
