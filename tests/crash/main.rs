@@ -13,6 +13,7 @@
 
 mod app;
 mod cancel;
+mod cycles;
 mod direct;
 mod disk;
 mod ending;
