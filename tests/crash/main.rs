@@ -14,6 +14,7 @@
 mod app;
 mod cancel;
 mod cycles;
+mod deque;
 mod direct;
 mod disk;
 mod ending;
