@@ -18,7 +18,7 @@ FLAGS := --all-features --locked
 FEATURES = $(shell sed -n '/^\[features\]/,/^\[/s/^\([a-z-]*\) *=.*/\1/p' Cargo.toml | grep -vx default)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: cargo redis ## kill a real Redis under load twice, freeze it once, and balance the books (ARGS="--jobs 1000000 --seed 7")
 	@cargo build --release --locked --features chaos --example outage
@@ -47,7 +47,7 @@ bench: cargo redis ## the benches: tables on the screen, JSON under target/
 chaos: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
 	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash
 
-chaos-spool: cargo faults ## the spool's crashes and faults, all of them (CHURN=10000000)
+chaos-spool: cargo faults ## the spool's crashes and faults, all of them (SEEDS=2000, CHURN=1000000)
 	SEAWALL_STATES=2000 SEAWALL_KILLS=all SEAWALL_CYCLES=1000 SEAWALL_SEEDS=$(SEEDS) \
 		cargo test --release $(FLAGS) --test powercut --test faults --test crash -- --nocapture
 	SEAWALL_CHURN=$(CHURN) cargo bench --locked --features chaos --bench churn
@@ -86,8 +86,10 @@ redis:
 
 # To kill at a system call, to fail one, and to have a disk that can be filled.
 faults: redis
+ifeq ($(shell uname),Linux)
 	@$(call needs,strace,strace)
 	@$(call needs,mkfs.ext4,e2fsprogs)
+endif
 
 define needs
 PATH="$$PATH:/usr/sbin:/sbin"; command -v $(1) >/dev/null && exit 0; \
