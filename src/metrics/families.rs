@@ -212,7 +212,9 @@ pub struct SpoolMetrics {
     pub(crate) bytes: IntGauge,
     pub(crate) limit_records: IntGauge,
     pub(crate) limit_bytes: IntGauge,
+    pub(crate) limit_disk_bytes: IntGauge,
     pub(crate) disk_bytes: IntGauge,
+    pub(crate) fullness: Gauge,
     pub(crate) oldest: Gauge,
     pub(crate) lanes: IntGaugeVec,
     pub(crate) poisoned: IntGauge,
@@ -222,6 +224,7 @@ pub struct SpoolMetrics {
     pub(crate) replayed: IntCounterVec,
     pub(crate) parked: IntCounterVec,
     pub(crate) expired: IntCounterVec,
+    pub(crate) dropped: IntCounterVec,
     pub(crate) duplicates: IntCounterVec,
     pub(crate) lost_by_redis: IntCounterVec,
     pub(crate) commit_seconds: Histogram,
@@ -240,7 +243,15 @@ impl Default for SpoolMetrics {
             bytes: int_gauge("seawall_spool_bytes", "Bytes of the records on disk"),
             limit_records: int_gauge("seawall_spool_limit_records", "Bound on records on disk"),
             limit_bytes: int_gauge("seawall_spool_limit_bytes", "Bound on bytes on disk"),
+            limit_disk_bytes: int_gauge(
+                "seawall_spool_limit_disk_bytes",
+                "Bound on the size of the spool's files",
+            ),
             disk_bytes: int_gauge("seawall_spool_disk_bytes", "Size of the spool's files"),
+            fullness: gauge(
+                "seawall_spool_fullness",
+                "How full the fullest of the spool's bounds is, from 0 to 1",
+            ),
             oldest: gauge(
                 "seawall_spool_oldest_timestamp_seconds",
                 "When the oldest record waiting was written, in seconds since 1970; 0 if none waits",
@@ -252,7 +263,7 @@ impl Default for SpoolMetrics {
             ),
             enqueued: counters(
                 "seawall_enqueued_total",
-                "Records by queue and where they went: delivered, spooled, or refused with an error",
+                "Records by queue and where they went: delivered, spooled, dropped, or refused with an error",
                 &["queue", "receipt"],
             ),
             enqueue_seconds: histograms(
@@ -280,6 +291,11 @@ impl Default for SpoolMetrics {
                 "seawall_expired_total",
                 "Records not delivered because their time had passed",
                 &["queue"],
+            ),
+            dropped: counters(
+                "seawall_dropped_total",
+                "Records dropped for want of room: the oldest on disk, or the new one",
+                &["queue", "which"],
             ),
             duplicates: counters(
                 "seawall_duplicates_suppressed_total",
@@ -319,7 +335,9 @@ impl SpoolMetrics {
                 &self.bytes,
                 &self.limit_records,
                 &self.limit_bytes,
+                &self.limit_disk_bytes,
                 &self.disk_bytes,
+                &self.fullness,
                 &self.oldest,
                 &self.lanes,
                 &self.poisoned,
@@ -329,6 +347,7 @@ impl SpoolMetrics {
                 &self.replayed,
                 &self.parked,
                 &self.expired,
+                &self.dropped,
                 &self.duplicates,
                 &self.lost_by_redis,
                 &self.commit_seconds,
@@ -342,18 +361,23 @@ impl SpoolMetrics {
     pub(crate) fn queue(&self, name: &str) -> QueueMetrics {
         let enqueued = |receipt| self.enqueued.with_label_values(&[name, receipt]);
         let seconds = |receipt| self.enqueue_seconds.with_label_values(&[receipt]);
+        let dropped = |which| self.dropped.with_label_values(&[name, which]);
         let of = |family: &IntCounterVec| family.with_label_values(&[name]);
         QueueMetrics {
             delivered: enqueued("delivered"),
             spooled: enqueued("spooled"),
             refused: enqueued("refused"),
+            dropped: enqueued("dropped"),
             delivered_seconds: seconds("delivered"),
             spooled_seconds: seconds("spooled"),
             refused_seconds: seconds("refused"),
+            dropped_seconds: seconds("dropped"),
             appended: of(&self.appended),
             replayed: of(&self.replayed),
             parked: of(&self.parked),
             expired: of(&self.expired),
+            dropped_oldest: dropped("oldest"),
+            dropped_newest: dropped("newest"),
             duplicates: of(&self.duplicates),
             lost_by_redis: of(&self.lost_by_redis),
             batch_records: self.batch_records.clone(),
@@ -367,13 +391,18 @@ pub struct QueueMetrics {
     pub(crate) delivered: IntCounter,
     pub(crate) spooled: IntCounter,
     pub(crate) refused: IntCounter,
+    /// By what their callers were told: the newest, that is.
+    pub(crate) dropped: IntCounter,
     pub(crate) delivered_seconds: Histogram,
     pub(crate) spooled_seconds: Histogram,
     pub(crate) refused_seconds: Histogram,
+    pub(crate) dropped_seconds: Histogram,
     pub(crate) appended: IntCounter,
     pub(crate) replayed: IntCounter,
     pub(crate) parked: IntCounter,
     pub(crate) expired: IntCounter,
+    pub(crate) dropped_oldest: IntCounter,
+    pub(crate) dropped_newest: IntCounter,
     pub(crate) duplicates: IntCounter,
     pub(crate) lost_by_redis: IntCounter,
     pub(crate) batch_records: Histogram,

@@ -83,9 +83,11 @@ pub mod future;
 mod intake;
 mod lane;
 mod layer;
+mod limits;
 mod options;
 mod pace;
 mod queue;
+mod readiness;
 mod replay;
 mod service;
 mod shared;
@@ -99,7 +101,7 @@ use std::{
 };
 
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, timeout_at},
 };
 
@@ -109,12 +111,15 @@ pub use self::{
     commit::Durability,
     error::OpenError,
     layer::SpoolLayer,
-    options::{Ack, Overflow, Replay, SpoolOptions},
+    limits::{Bound, Overflow, QueueLimits, WhenOld},
+    options::{Ack, Replay, SpoolOptions},
+    readiness::Readiness,
     service::Spooling,
 };
 use self::{
     commit::{Disk, DiskOptions},
     queue::Control,
+    readiness::Condition,
     shared::Shared,
     usage::Usage,
 };
@@ -155,11 +160,8 @@ impl<T: Spoolable> Spool<T> {
                 return Err(dir::failed("open", &options.path)(interrupted));
             }
         };
-        let usage = Usage::new(
-            options.max_records,
-            options.max_bytes,
-            options.metrics.clone(),
-        );
+        let usage = Usage::new(&options);
+        usage.measured(disk.disk_bytes());
         usage.adopt(left.parked, left.parked_bytes, left.parked);
         for lane in &left.lanes {
             usage.adopt(lane.records, lane.bytes, 0);
@@ -173,6 +175,7 @@ impl<T: Spoolable> Spool<T> {
             );
         }
         let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
+        shared.watch_disk();
         Ok(Self {
             owner: Arc::new(Owner { shared }),
         })
@@ -252,12 +255,35 @@ impl<T: Spoolable> Spool<T> {
             .map_err(|error| disk_failed(&error))
     }
 
+    /// Whether it is safe to enqueue, from what is known already: it asks nobody and takes no time.
+    pub fn readiness(&self) -> Readiness {
+        let shared = &self.owner.shared;
+        shared.usage.observe(Condition::of(&shared.disk));
+        shared.usage.readiness()
+    }
+
+    /// The same for one queue, whose own bounds count as well: see [`QueueLimits`].
+    pub fn readiness_of(&self, queue: &str) -> Readiness {
+        let shared = &self.owner.shared;
+        match (self.readiness(), shared.known(queue)) {
+            (Readiness::Ready, Some(queue)) => shared.usage.readiness_of(queue.slot),
+            (readiness, _) => readiness,
+        }
+    }
+
+    /// The [readiness](Self::readiness) as it changes: once for each change, not for each record. For a
+    /// readiness probe, or for a producer that would rather stop reading than be refused.
+    pub fn watch_readiness(&self) -> watch::Receiver<Readiness> {
+        self.owner.shared.usage.watch()
+    }
+
     /// How much it holds, now.
     pub fn stats(&self) -> SpoolStats {
         let shared = &self.owner.shared;
         SpoolStats {
             records: shared.usage.waiting(),
             bytes: shared.usage.bytes(),
+            disk_bytes: shared.disk.disk_bytes(),
             parked: shared.usage.parked(),
             oldest: shared
                 .oldest_ms()
@@ -299,6 +325,8 @@ pub struct SpoolStats {
     pub records: u64,
     /// Bytes of the records on disk, parked ones included.
     pub bytes: u64,
+    /// The size of the spool's files.
+    pub disk_bytes: u64,
     /// Records on disk that Redis will never take.
     pub parked: u64,
     /// When the oldest record that waits was written.

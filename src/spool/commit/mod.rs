@@ -19,7 +19,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub(super) use self::read::{Left, LeftLane};
 use self::thread::Committer;
@@ -48,6 +48,19 @@ pub(super) struct DiskOptions {
     pub(super) path: PathBuf,
     pub(super) durability: Durability,
     pub(super) metrics: SpoolMetrics,
+}
+
+/// What a lane is done with: delivered, parked, expired or dropped.
+#[derive(Debug)]
+#[allow(dead_code, reason = "the marks on disk will say it all")]
+pub(super) struct Done {
+    pub(super) lane: LaneId,
+    /// Everything up to here; it may lie in the middle of a chunk.
+    pub(super) through: u64,
+    /// How many records on disk that newly is.
+    pub(super) records: u64,
+    /// The chunks all of whose records are done with now.
+    pub(super) keys: Vec<Key>,
 }
 
 /// A handle to the thread; the last one to go ends it.
@@ -116,23 +129,24 @@ impl Disk {
         self.write(chunks, Vec::new()).await
     }
 
-    /// Keeps refused records apart, with the chunks they came in removed in the same step.
+    /// Keeps refused records apart. Where they waited they are [done](Self::done) with after that.
     ///
     /// # Cancel safety
     ///
     /// As with [`append`](Self::append).
-    pub(super) async fn park(
-        &self,
-        parked: Vec<Parked>,
-        remove: Vec<Key>,
-    ) -> Result<(), StoreError> {
-        self.write(parked.iter().flat_map(Parked::encode).collect(), remove)
-            .await
+    pub(super) async fn park(&self, parked: Vec<Parked>) -> Result<(), StoreError> {
+        let put = parked.iter().flat_map(Parked::encode).collect();
+        self.write(put, Vec::new()).await
     }
 
     /// Comes back once all that was handed over before is durable, removals included.
     pub(super) async fn sync(&self) -> Result<(), StoreError> {
         self.write(Vec::new(), Vec::new()).await
+    }
+
+    /// Takes note of what a lane is done with; nobody waits for that.
+    pub(super) fn done(&self, done: Done) {
+        self.remove(done.keys);
     }
 
     /// Drops chunks whose records are delivered; nobody waits for that.
@@ -184,6 +198,16 @@ impl Disk {
     /// The other handles are closed with it.
     pub(super) async fn close(&self) -> Result<(), StoreError> {
         self.ask(1, Command::Close).await?
+    }
+
+    /// The size of the files after the last write.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        *self.shared.disk_bytes.borrow()
+    }
+
+    /// Changes with the size of the files, and when the disk fails.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.disk_bytes.subscribe()
     }
 
     /// A write has failed, and no other will be tried.
@@ -250,6 +274,8 @@ impl From<Lost> for StoreError {
 struct Shared {
     /// Chunks to drop with the next commit.
     removed: Mutex<Vec<Key>>,
+    /// The size of the files. Sent anew, as it is, when the disk fails.
+    disk_bytes: watch::Sender<u64>,
     /// Why the disk is poisoned, once it is.
     poison: OnceLock<Arc<str>>,
 }

@@ -340,7 +340,7 @@ async fn a_damaged_chunk_ends_what_is_read_and_is_then_the_error() {
 }
 
 #[tokio::test]
-async fn parking_removes_and_keeps_in_one_step() {
+async fn what_is_parked_is_kept_before_it_is_removed() {
     let store = MemoryStore::default();
     let disk = start(&store, Durability::PowerLoss);
     let lane = LaneId::fresh();
@@ -348,8 +348,10 @@ async fn parking_removes_and_keeps_in_one_step() {
     let keys = written.iter().map(|chunk| chunk.key).collect();
     disk.append(written).await.unwrap();
     store.state().calls.clear();
-    disk.park(vec![parked(lane, 1)], keys).await.unwrap();
+    disk.park(vec![parked(lane, 1)]).await.unwrap();
     assert_eq!(store.state().calls, [Apply, Flush, Sync]);
+    disk.remove(keys);
+    disk.sync().await.unwrap();
     assert!(disk.read(lane, 1, 9, 99).await.unwrap().is_empty());
     assert_eq!(disk.parked(9).await.unwrap(), [parked(lane, 1)]);
     assert_eq!(disk.parked(0).await.unwrap(), []);

@@ -36,6 +36,7 @@ impl Spoolable for Note {
 struct Bench {
     shared: Arc<Shared<Note>>,
     id: LaneId,
+    slot: Slot,
     lane: Lane,
     replay: Replay<Note>,
 }
@@ -49,12 +50,15 @@ impl Bench {
             metrics: options.metrics.clone(),
         };
         let (disk, left) = Disk::open(&disk_options).expect("an empty directory opens");
-        let usage = Usage::new(100, 1 << 20, options.metrics.clone());
+        let usage = Usage::new(&options);
+        let slot = usage.open("notes", &options.limits_of("notes"));
+        let id = LaneId::fresh();
         Self {
             shared: Arc::new(Shared::new(options, disk, usage, left.lanes)),
-            id: LaneId::fresh(),
+            id,
+            slot,
             lane: Lane::new(false, false),
-            replay: Replay::new("notes".into(), VecDeque::new()),
+            replay: Replay::new("notes".into(), id, slot, VecDeque::new()),
         }
     }
 
@@ -65,7 +69,7 @@ impl Bench {
         for _ in span.first..=span.last {
             assert!(writer.push_if(
                 |into| Note.encode(into),
-                |_| self.shared.usage.try_reserve(1)
+                |more| self.shared.usage.admit(self.slot, more, []).is_ok()
             ));
         }
         self.shared
@@ -78,13 +82,14 @@ impl Bench {
     }
 
     fn start_read(&mut self) {
-        self.replay.start_read(&self.shared, self.id, &self.lane);
+        self.replay.start_read(&self.shared, &self.lane);
     }
 
     /// The numbers of the next batch, once it has been read.
     async fn next(&mut self) -> (u64, u64) {
         loop {
-            if let Some((batch, _)) = self.replay.next(self.id, &self.lane, 10, 1 << 20) {
+            let next = self.replay.next(&self.lane, 10, 1 << 20);
+            if let Some((batch, _)) = next.expect("it can be read") {
                 return (batch.first(), batch.last());
             }
             self.start_read();

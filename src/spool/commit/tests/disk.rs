@@ -20,7 +20,7 @@ async fn what_one_run_leaves_the_next_one_finds() {
         .await
         .unwrap();
     disk.append(chunks(old, 3, &[&long])).await.unwrap();
-    disk.park(vec![parked(old, 4)], Vec::new()).await.unwrap();
+    disk.park(vec![parked(old, 4)]).await.unwrap();
     disk.close().await.unwrap();
 
     let (disk, left) = open(&scratch);
@@ -165,13 +165,10 @@ async fn the_largest_chunks_stay_out_of_blobs() {
     }
     let long = vec![4; 5 << 20];
     disk.append(chunks(lane, 1000, &[&long])).await.unwrap();
-    disk.park(
-        vec![Parked {
-            record: long.into(),
-            ..parked(lane, 1)
-        }],
-        Vec::new(),
-    )
+    disk.park(vec![Parked {
+        record: long.into(),
+        ..parked(lane, 1)
+    }])
     .await
     .unwrap();
     disk.close().await.unwrap();

@@ -83,7 +83,8 @@ async fn run(steps: Vec<Step>) {
                         ..parked(lanes[at], number)
                     }
                 });
-                disk.park(park.collect(), held.keys).await.unwrap();
+                disk.park(park.collect()).await.unwrap();
+                disk.remove(held.keys);
             }
             Step::Reopen => {
                 disk.close().await.unwrap();
