@@ -113,7 +113,7 @@ async fn the_smallest_sizes_are_no_reason_to_panic() {
             .with_max_age(Duration::ZERO, WhenOld::Keep)
             .with_watermark(f64::NAN)
             .with_default_queue_limits(QueueLimits::new().with_max_records(0).with_max_bytes(0))
-            .with_overflow(Overflow::DropOldest)
+            .with_overflow(Overflow::Block { timeout: PATIENCE })
     })
     .await;
 }
