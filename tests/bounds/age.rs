@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use seawall::{
     chaos::wait_until,
-    spool::{Overflow, Place, QueueLimits, WhenOld},
+    spool::{Overflow, Place, QueueLimits, Replay, WhenOld},
 };
 
 use super::{
@@ -44,6 +44,24 @@ async fn old_records_go_while_there_is_no_redis_and_young_ones_stay() {
     })
     .await
     .unwrap();
+}
+
+/// Nothing else happens: nobody comes, and all other times are an hour away.
+#[tokio::test]
+async fn time_alone_is_enough_to_expire() {
+    let (dir, far) = (tempfile::tempdir().unwrap(), Far::new());
+    let run = Run::open(&dir, &far, |options| {
+        let hour = Duration::from_secs(3600);
+        options
+            .with_replay(Replay::new().with_delays(hour, hour))
+            .with_spool_after(hour)
+            .with_disk_timeout(hour)
+            .with_max_age(AGE, WhenOld::Expire)
+    })
+    .await;
+    let _ = run.places("notes", 1..=3).await;
+    run.holds(0).await;
+    assert_eq!(run.counted("seawall_expired_total", &[]), 3);
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ async fn sixteen_producers_pass_no_bound_under_any_policy() {
                 _ => assert_eq!((oldest, newest), (0, 0), "{what}"),
             }
             if max_records < u64::MAX {
-                assert_eq!((records, held), (max_records, max_records), "{what}");
+                assert_eq!(held, max_records, "{what}");
             }
             far.is(Way::Up);
             run.drain().await;
