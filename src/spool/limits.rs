@@ -29,7 +29,8 @@ pub enum Overflow {
     ///
     /// The new record is refused with [`SpoolFull`](crate::error::ErrorKind::SpoolFull) where dropping
     /// does not help: all that its queue has on disk would not make enough room, because other queues
-    /// have filled the spool; or it is the files that have reached
+    /// have filled the spool; what its queue has on disk is younger than it, having overtaken a request
+    /// that it was in; or it is the files that have reached
     /// [their bound](super::SpoolOptions::with_max_disk_bytes), which shrink later than the records go.
     DropOldest,
     /// The new record is dropped. Its caller gets a receipt that says

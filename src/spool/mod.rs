@@ -21,10 +21,13 @@
 //!
 //! # Bounds
 //!
-//! Time per record, memory, records and bytes on disk, size of a record, number of queues: see
-//! [`SpoolOptions`]. A record with no room is refused with
-//! [`SpoolFull`](crate::error::ErrorKind::SpoolFull), or waits for some: [`Overflow`]. A record that
-//! Redis will never take (its key has the wrong type, say) is returned to the caller that waits for
+//! Time per record, memory, records and bytes on disk, size of the files, age and size of a record,
+//! number of queues: see [`SpoolOptions`], and [`QueueLimits`] for one queue by itself. A record with no
+//! room is refused with [`SpoolFull`](crate::error::ErrorKind::SpoolFull), waits for some, or, where that
+//! is asked for, costs the oldest ones or is dropped itself: [`Overflow`]. Whether it is safe to enqueue
+//! is [one call](Spool::readiness), and [a signal](Spool::watch_readiness).
+//!
+//! A record that Redis will never take (its key has the wrong type, say) is returned to the caller that waits for
 //! it, or *parked*: kept aside on disk with its reason, see [`Spool::parked`]. When Redis refuses a
 //! batch as a whole (no permission for scripts), the lane is *blocked*: it tries again, loudly, and
 //! keeps its records.

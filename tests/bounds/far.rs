@@ -93,9 +93,9 @@ impl Far {
 
     async fn take(self: Arc<Self>, batch: Batch<Note>) -> Result<Applied, Error> {
         let mut way = self.way.subscribe();
-        self.hanging.send_modify(|hanging| *hanging += 1);
+        let hangs = Hangs::new(&self.hanging);
         let way = *way.wait_for(|way| *way != Way::Hangs).await.unwrap();
-        self.hanging.send_modify(|hanging| *hanging -= 1);
+        drop(hangs);
         if way == Way::Down {
             let outage = Verdict::new(Class::Outage, Landed::No);
             return Err(Error::foreign(outage, "it is down"));
@@ -112,6 +112,22 @@ impl Far {
             }
         }
         Ok(Applied::all())
+    }
+}
+
+/// A request that hangs; a run that ends takes its own with it.
+struct Hangs<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Hangs<'a> {
+    fn new(hanging: &'a watch::Sender<usize>) -> Self {
+        hanging.send_modify(|hanging| *hanging += 1);
+        Self(hanging)
+    }
+}
+
+impl Drop for Hangs<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|hanging| *hanging -= 1);
     }
 }
 

@@ -13,6 +13,7 @@ mod drops;
 mod far;
 mod heard;
 mod signals;
+mod weather;
 
 use std::time::Duration;
 

@@ -199,7 +199,7 @@ impl<T: Spoolable> Queue<T> {
                 return true;
             };
             let (fits, gone) = match limits.overflow {
-                Overflow::DropOldest => replay.make_room(more, shared, lane),
+                Overflow::DropOldest => replay.make_room(more, batch.first(), shared, lane),
                 _ => (false, 0),
             };
             dropped += gone;
@@ -235,7 +235,10 @@ impl<T: Spoolable> Queue<T> {
             && match self.limits.overflow {
                 // What is being written can be dropped soon.
                 Overflow::DropOldest => {
-                    (self.appending.is_some() || self.replay.has_droppable(&self.lane))
+                    (self.appending.is_some()
+                        || self
+                            .replay
+                            .has_droppable(outgoing.batch.first(), &self.lane))
                         && self.shared.usage.could_admit(self.slot, met.bytes)
                 }
                 _ => true,

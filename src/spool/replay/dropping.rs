@@ -5,18 +5,21 @@ use super::{Pieces, Replay};
 use crate::spool::{LaneId, Spoolable, lane::Lane, shared::Shared};
 
 impl<T: Spoolable> Replay<T> {
-    /// Books a record of `bytes`, and drops from the front as many as that takes and no more. Says
-    /// whether it is booked, and how many were dropped.
+    /// Books a record of `bytes`, and drops from the front as many as that takes and no more, all of them
+    /// `below` the numbers that are about to be written. Says whether it is booked, and how many were
+    /// dropped.
     ///
     /// If more must go than has been read, all of that goes, the room is kept for the record, and the
     /// next call goes on once more has been read.
     pub(in crate::spool) fn make_room(
         &mut self,
         bytes: u64,
+        below: u64,
         shared: &Shared<T>,
         lane: &mut Lane,
     ) -> (bool, u64) {
-        let (usage, slot, most) = (&shared.usage, self.slot, self.droppable(lane));
+        let most = self.droppable(lane.settled().min(below));
+        let (usage, slot) = (&shared.usage, self.slot);
         if most == 0 {
             return (false, 0);
         }
@@ -45,7 +48,7 @@ impl<T: Spoolable> Replay<T> {
         while let Some(front) = self.ahead.front()
             && is_old(front.whole.written_ms)
         {
-            let count = front.len().min(self.droppable(lane));
+            let count = front.len().min(self.droppable(lane.settled()));
             if count == 0 {
                 break;
             }
@@ -57,10 +60,11 @@ impl<T: Spoolable> Replay<T> {
         expired
     }
 
-    /// Whether there is something at the front that may be dropped, now or once a request, a read or a
-    /// write has ended.
-    pub(in crate::spool) fn has_droppable(&self, lane: &Lane) -> bool {
-        !self.older.is_empty() || lane.front().is_some_and(|front| front < lane.barrier())
+    /// Whether there is something `below` what is to be written that may be dropped, now or once a
+    /// request, a read or a write has ended.
+    pub(in crate::spool) fn has_droppable(&self, below: u64, lane: &Lane) -> bool {
+        let below = below.min(lane.barrier());
+        !self.older.is_empty() || lane.front().is_some_and(|front| front < below)
     }
 
     /// The lane at the front, and when its front was written, if that has been read and is not on its way.
@@ -72,15 +76,16 @@ impl<T: Spoolable> Replay<T> {
         Some((lane, self.ahead.front()?.whole.written_ms))
     }
 
-    /// How many of the records that have been read may be dropped now.
-    fn droppable(&self, lane: &Lane) -> usize {
+    /// How many of the records that have been read may be dropped now; of this run's lane, those with
+    /// numbers below `settled`.
+    fn droppable(&self, settled: u64) -> usize {
         if !self.is_at_rest() {
             return 0;
         }
         let settled = match self.older.front() {
             // Nothing is added to those.
             Some(_) => u64::MAX,
-            None => lane.settled(),
+            None => settled,
         };
         let below = self.ahead.iter().map(|portion| {
             let below = settled.saturating_sub(portion.next);

@@ -195,10 +195,11 @@ async fn nothing_expires_in_front_of_which_something_may_come_to_disk() {
     } = &mut bench;
     replay.settle(shared, lane).expect("it can be read");
     assert_eq!(replay.expire(|_| true, shared, lane), 0);
-    assert_eq!(replay.make_room(u64::MAX, shared, lane), (false, 0));
+    assert_eq!(replay.make_room(1, u64::MAX, shared, lane), (false, 0));
     lane.sent();
     lane.returned(sent);
     assert_eq!(replay.expire(|_| true, shared, lane), 0);
     lane.take_returned();
+    assert_eq!(replay.make_room(1, sent.first, shared, lane), (false, 0));
     assert_eq!(replay.expire(|_| true, shared, lane), 2, "they are refused");
 }
