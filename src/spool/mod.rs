@@ -76,6 +76,7 @@
 //! # }
 //! ```
 
+mod audit;
 mod batch;
 mod chunk;
 mod commit;
@@ -109,6 +110,7 @@ use tokio::{
 };
 
 pub use self::{
+    audit::{LaneLoss, Recovery},
     batch::{Applied, Batch, Place, Receipt, Spoolable, Undecodable},
     chunk::{LaneId, Parked},
     commit::Durability,
@@ -122,7 +124,6 @@ pub use self::{
 use self::{
     commit::{Disk, DiskOptions},
     queue::Control,
-    readiness::Condition,
     shared::Shared,
     usage::Usage,
 };
@@ -153,6 +154,11 @@ impl<T: Spoolable> Spool<T> {
         let disk_options = DiskOptions {
             path: options.path.clone(),
             durability: options.durability,
+            strict: options.strict,
+            network: options.network,
+            generation_bytes: options.generation_bytes,
+            min_free: options.min_free_disk,
+            stalled_after: options.stalled_after,
             metrics: options.metrics.clone(),
         };
         let opening = tokio::task::spawn_blocking(move || Disk::open(&disk_options));
@@ -164,7 +170,7 @@ impl<T: Spoolable> Spool<T> {
             }
         };
         let usage = Usage::new(&options);
-        usage.measured(disk.disk_bytes());
+        usage.measured(disk.bytes());
         usage.adopt(left.parked, left.parked_bytes, left.parked);
         for lane in &left.lanes {
             usage.adopt(lane.records, lane.bytes, 0);
@@ -261,7 +267,7 @@ impl<T: Spoolable> Spool<T> {
     /// Whether it is safe to enqueue, from what is known already: it asks nobody and takes no time.
     pub fn readiness(&self) -> Readiness {
         let shared = &self.owner.shared;
-        shared.usage.observe(Condition::of(&shared.disk));
+        shared.usage.observe((&shared.disk.condition()).into());
         shared.usage.readiness()
     }
 
@@ -280,14 +286,20 @@ impl<T: Spoolable> Spool<T> {
         self.owner.shared.usage.watch()
     }
 
+    /// What was found when it was opened, or when it last had to be opened again with something missing.
+    pub fn recovery(&self) -> Recovery {
+        self.owner.shared.disk.recovery()
+    }
+
     /// How much it holds, now.
     pub fn stats(&self) -> SpoolStats {
         let shared = &self.owner.shared;
         SpoolStats {
             records: shared.usage.waiting(),
             bytes: shared.usage.bytes(),
-            disk_bytes: shared.disk.disk_bytes(),
+            disk_bytes: shared.disk.bytes(),
             parked: shared.usage.parked(),
+            lost: shared.disk.recovery().lost,
             oldest: shared
                 .oldest_ms()
                 .map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
@@ -332,6 +344,8 @@ pub struct SpoolStats {
     pub disk_bytes: u64,
     /// Records on disk that Redis will never take.
     pub parked: u64,
+    /// Records that had to be on disk when it was opened, and were not: see [`Spool::recovery`].
+    pub lost: u64,
     /// When the oldest record that waits was written.
     pub oldest: Option<SystemTime>,
     /// Whether it takes records: it does not once it is shut down, or once the disk has failed.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{Bound, commit::Disk};
+use super::{Bound, commit::Condition};
 
 /// Whether a record that is handed in now is kept, whatever happens to Redis: made by
 /// [`Spool::readiness`](super::Spool::readiness).
@@ -60,27 +60,13 @@ impl fmt::Display for Readiness {
     }
 }
 
-/// How the disk does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Condition {
-    #[default]
-    Working,
-    Failed,
-}
-
-impl Condition {
-    pub(super) fn of(disk: &Disk) -> Self {
-        if disk.is_poisoned() {
-            Self::Failed
-        } else {
-            Self::Working
-        }
-    }
-
-    pub(super) fn readiness(self) -> Readiness {
-        match self {
-            Self::Working => Readiness::Ready,
-            Self::Failed => Readiness::DiskFailed,
+impl From<&Condition> for Readiness {
+    fn from(condition: &Condition) -> Self {
+        match condition {
+            Condition::Fine => Self::Ready,
+            Condition::Low(_) => Self::DiskNearlyFull,
+            Condition::Stalled => Self::DiskStalled,
+            Condition::Failed(_) => Self::DiskFailed,
         }
     }
 }

@@ -417,7 +417,6 @@ impl Gone {
             lane,
             through,
             records: self.records,
-            keys: self.keys,
         }
     }
 }

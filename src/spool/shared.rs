@@ -15,7 +15,6 @@ use super::{
     Applied, Batch, SpoolOptions, Spoolable,
     commit::{Disk, LeftLane},
     queue::{Handle, Queue},
-    readiness::Condition,
     replay::Older,
     usage::Usage,
 };
@@ -148,12 +147,12 @@ impl<T: Spoolable> Shared<T> {
     /// Keeps an eye on the disk: it may fail or shrink while no queue has anything to do with it.
     pub(super) fn watch_disk(self: &Arc<Self>) {
         let (shared, stopped) = (self.clone(), self.stop.clone().cancelled_owned());
-        let mut changes = self.disk.changes();
+        let mut changes = self.disk.watch_condition();
         self.runtime.spawn(async move {
             let watching = async {
                 while changes.changed().await.is_ok() {
-                    shared.usage.measured(shared.disk.disk_bytes());
-                    shared.usage.observe(Condition::of(&shared.disk));
+                    shared.usage.measured(shared.disk.bytes());
+                    shared.usage.observe((&shared.disk.condition()).into());
                 }
             };
             tokio::select! {

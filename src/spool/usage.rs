@@ -10,7 +10,7 @@ use self::books::{Amount, Books};
 use super::{
     Bound, Readiness, SpoolOptions,
     limits::Limits,
-    readiness::{Condition, Crossing, Meter},
+    readiness::{Crossing, Meter},
 };
 use crate::metrics::SpoolMetrics;
 
@@ -30,7 +30,8 @@ struct State {
     meter: Meter,
     /// Of each queue, in the order of their slots.
     queues: Vec<(Box<str>, Meter)>,
-    condition: Condition,
+    /// As far as the disk goes.
+    disk: Readiness,
     closed: bool,
 }
 
@@ -46,7 +47,7 @@ impl Usage {
                 books: Books::new(options.max_records, options.max_bytes, max_disk_bytes),
                 meter: Meter::new(options.watermark),
                 queues: Vec::new(),
-                condition: Condition::default(),
+                disk: Readiness::Ready,
                 closed: false,
             }),
             watermark: options.watermark,
@@ -158,8 +159,8 @@ impl Usage {
     }
 
     /// How the disk does, as it is now.
-    pub(super) fn observe(&self, condition: Condition) {
-        self.state.lock().condition = condition;
+    pub(super) fn observe(&self, disk: Readiness) {
+        self.state.lock().disk = disk;
         self.signal();
     }
 
@@ -261,7 +262,7 @@ impl State {
         if self.closed {
             return Readiness::Closed;
         }
-        match (self.condition.readiness(), self.meter.full()) {
+        match (self.disk, self.meter.full()) {
             (Readiness::Ready, Some(bound)) => Readiness::Full(bound),
             (readiness, _) => readiness,
         }
@@ -299,9 +300,9 @@ mod tests {
                 look(&mut watch);
             }
         }
-        usage.observe(Condition::Failed);
+        usage.observe(Readiness::DiskFailed);
         look(&mut watch);
-        usage.observe(Condition::Working);
+        usage.observe(Readiness::Ready);
         look(&mut watch);
         usage.close();
         look(&mut watch);

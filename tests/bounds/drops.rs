@@ -149,7 +149,6 @@ async fn what_an_earlier_run_left_is_older() {
 
 /// The first ten are in one chunk or a few, and four of them have been dropped.
 #[tokio::test]
-#[ignore = "a lane's place in the middle of a chunk is not kept on disk yet"]
 async fn a_run_after_drops_in_the_middle_of_a_chunk_delivers_exactly_the_rest() {
     let (dir, far) = (tempfile::tempdir().unwrap(), Far::new());
     let bounds = |options: seawall::spool::SpoolOptions| {

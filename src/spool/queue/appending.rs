@@ -192,7 +192,7 @@ impl<T: Spoolable> Queue<T> {
             ..
         } = self;
         let (mut kept, mut bytes, mut met, mut dropped) = (0, 0, None, 0);
-        shared.usage.measured(shared.disk.disk_bytes());
+        shared.usage.measured(shared.disk.bytes());
         let mut fits = |more| {
             let Err(bound) = shared.usage.admit(*slot, more, []) else {
                 bytes += more;

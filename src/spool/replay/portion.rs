@@ -5,10 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::spool::{
-    Undecodable,
-    chunk::{Held, Key},
-};
+use crate::spool::{Undecodable, chunk::Held};
 
 /// One chunk's records, or what is left of them.
 pub(super) struct Portion<T> {
@@ -24,10 +21,9 @@ struct Waiting<T> {
     record: Result<T, Undecodable>,
 }
 
-/// A chunk, all of which must be done with before it can be removed.
-#[derive(Clone)]
+/// A chunk.
+#[derive(Clone, Copy)]
 pub(super) struct Whole {
-    keys: Vec<Key>,
     last: u64,
     bytes: u64,
     pub(super) written_ms: u64,
@@ -45,12 +41,10 @@ struct Piece {
 pub(super) struct Pieces(VecDeque<Piece>);
 
 /// What is done with.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Gone {
     pub(super) records: u64,
     pub(super) bytes: u64,
-    /// The chunks of which nothing is left.
-    pub(super) keys: Vec<Key>,
 }
 
 impl<T> Portion<T> {
@@ -63,7 +57,6 @@ impl<T> Portion<T> {
         let next = chunk.first.max(from);
         let whole = Whole {
             last: chunk.first + chunk.records.len() as u64 - 1,
-            keys: chunk.keys,
             bytes: chunk.bytes,
             written_ms: chunk.written_ms,
         };
@@ -140,7 +133,7 @@ impl Pieces {
         {
             Some(piece) => piece.lengths.push_back(length),
             None => self.0.push_back(Piece {
-                whole: whole.clone(),
+                whole: *whole,
                 first: number,
                 lengths: [length].into(),
             }),
@@ -157,7 +150,6 @@ impl Pieces {
             if through >= piece.whole.last {
                 gone.bytes += piece.whole.bytes.saturating_sub(*partly);
                 *partly = 0;
-                gone.keys.append(&mut piece.whole.keys);
                 self.0.pop_front();
                 continue;
             }
@@ -186,17 +178,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spool::{LaneId, chunk::Kind};
+    use crate::spool::LaneId;
 
     fn held(first: u64, lengths: &[usize], header: u64) -> Held {
         let body: u64 = lengths.iter().map(|length| *length as u64 + 4).sum();
         Held {
-            keys: vec![Key::new(
-                Kind::Waiting,
-                LaneId::from_bytes([7; 16]),
-                first,
-                0,
-            )],
+            lane: LaneId::from_bytes([7; 16]),
+            refused: 0,
             first,
             records: lengths
                 .iter()
@@ -241,16 +229,13 @@ mod tests {
                 prop_assert_eq!(gone.bytes, expected.iter().take(count as usize).sum::<u64>());
                 freed.records += gone.records;
                 freed.bytes += gone.bytes;
-                freed.keys.extend(gone.keys);
                 next += count;
             }
             let chunk = held(1, &lengths, 99);
             if next > last {
                 prop_assert_eq!(freed.bytes, chunk.bytes);
-                prop_assert_eq!(freed.keys, chunk.keys);
                 prop_assert_eq!(partly, 0);
             } else {
-                prop_assert!(freed.keys.is_empty());
                 prop_assert_eq!(freed.bytes, partly);
             }
         }
