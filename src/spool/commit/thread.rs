@@ -339,7 +339,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             return;
         };
         if let Ok(bytes) = store.disk_bytes() {
-            self.shared.bytes.store(bytes, Relaxed);
+            if self.shared.bytes.swap(bytes, Relaxed) > bytes {
+                // Somebody may be waiting for that room.
+                self.shared.condition.send_modify(|_| {});
+            }
             let gauge = &self.options.metrics.disk_bytes;
             gauge.set(bytes.try_into().unwrap_or(i64::MAX));
         }
