@@ -351,8 +351,11 @@ async fn parking_removes_and_keeps_in_one_step() {
     disk.park(vec![parked(lane, 1)], keys).await.unwrap();
     assert_eq!(store.state().calls, [Apply, Flush, Sync]);
     assert!(disk.read(lane, 1, 9, 99).await.unwrap().is_empty());
-    assert_eq!(disk.parked(9).await.unwrap(), [parked(lane, 1)]);
-    assert_eq!(disk.parked(0).await.unwrap(), []);
+    assert_eq!(
+        disk.parked(None, 9, usize::MAX).await.unwrap(),
+        [parked(lane, 1)]
+    );
+    assert_eq!(disk.parked(None, 0, usize::MAX).await.unwrap(), []);
 }
 
 #[tokio::test]
