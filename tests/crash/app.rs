@@ -15,7 +15,7 @@ use seawall::{
     Error, Job, Seawall,
     breaker::BreakerOptions,
     chaos::Books,
-    spool::{Receipt, Replay},
+    spool::{Receipt, Replay, SpoolDir},
     stack::Builder,
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ use super::PLENTY;
 pub(crate) struct Orders {
     pub(crate) url: String,
     pub(crate) dir: PathBuf,
+    /// Whether many processes share the directory.
+    pub(crate) shared: bool,
     pub(crate) queue: String,
     /// The lane of the books.
     pub(crate) name: String,
@@ -71,7 +73,12 @@ impl Orders {
             Some(rate) => replay.with_rate(rate),
             None => replay,
         };
-        Seawall::builder(&self.url, &self.dir)
+        let dir = if self.shared {
+            SpoolDir::shared(&self.dir).with_adoption_interval(millis(20))
+        } else {
+            SpoolDir::alone(&self.dir)
+        };
+        Seawall::builder(&self.url, dir)
             .unwrap()
             .connection(|options| {
                 options

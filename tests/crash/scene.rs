@@ -45,6 +45,7 @@ impl<'a> Scene<'a> {
         Orders {
             url: self.redis.url(),
             dir: self.dir("spool"),
+            shared: false,
             queue: self.queue.clone(),
             name: "app".to_owned(),
             first,
