@@ -15,7 +15,7 @@ use seawall::{
     Error, Job, Seawall,
     breaker::BreakerOptions,
     chaos::Books,
-    spool::{Receipt, Replay, SpoolDir},
+    spool::{ParkedFilter, Receipt, Replay, SpoolDir},
     stack::Builder,
 };
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,8 @@ pub(crate) enum End {
     Stay,
     /// Waits until nothing is left, says so, and goes on running.
     Flush,
+    /// Sends parked jobs again until there are none and nothing else is left, says so, and goes on running.
+    Unpark,
     /// Shuts down within so many milliseconds, says what is left, and ends.
     Shutdown(u64),
 }
@@ -126,6 +128,18 @@ impl Orders {
             End::Stay => say("done"),
             End::Flush => {
                 seawall.flush().await;
+                say("flushed");
+            }
+            End::Unpark => {
+                let left = || seawall.health().spool;
+                seawall.flush().await;
+                while left().records + left().parked > 0 {
+                    let count = seawall.spool().unpark(ParkedFilter::all()).await.unwrap();
+                    say(&format!("unparked {count}"));
+                    if count == 0 {
+                        seawall.flush().await;
+                    }
+                }
                 say("flushed");
             }
             End::Shutdown(millis) => {
@@ -209,6 +223,7 @@ pub(crate) enum Line {
     },
     Done,
     Flushed,
+    Unparked(u64),
     Left(u64),
     Broken(String),
 }
@@ -354,6 +369,7 @@ fn parse(said: &str) -> Line {
         }
         "done" => Line::Done,
         "flushed" => Line::Flushed,
+        "unparked" => Line::Unparked(rest.parse().unwrap()),
         "left" => Line::Left(rest.parse().unwrap()),
         "broken" => Line::Broken(rest.to_owned()),
         _ => panic!("not a word of an app: {said}"),

@@ -25,6 +25,7 @@ mod replaying;
 mod scene;
 mod slots;
 mod spooling;
+mod unparking;
 mod unreadable;
 
 use std::{env, ops::Range, time::Duration};

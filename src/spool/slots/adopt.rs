@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Opened, Opening, Place, Sharing, Slot, blocking};
 use crate::{
     metrics::SpoolMetrics,
-    spool::{Spoolable, shared::Shared},
+    spool::{SpoolOptions, Spoolable, shared::Shared},
 };
 
 /// The task that does it. It ends with the spool.
@@ -76,17 +76,13 @@ enum Fate {
     Settled,
     /// Something waits in it that cannot be delivered now.
     Left,
-    /// The spool is to end.
-    Ending,
 }
 
 impl<T: Spoolable> Adopter<T> {
     async fn run(mut self) {
         let mut recoveries = self.shared.options.recoveries.clone();
         loop {
-            if self.look_around().await.is_none() {
-                return;
-            }
+            self.look_around().await;
             tokio::select! {
                 () = self.ending.cancelled() => return,
                 () = sleep(jittered(self.sharing.interval)) => {}
@@ -95,8 +91,8 @@ impl<T: Spoolable> Adopter<T> {
         }
     }
 
-    /// Does what can be done with each slot. `None` if the spool is to end.
-    async fn look_around(&mut self) -> Option<()> {
+    /// Does what can be done with each slot.
+    async fn look_around(&mut self) {
         // Each process begins elsewhere, so that they do not go from slot to slot behind each other.
         let (slots, first) = (self.sharing.max_slots, rand::random::<u32>());
         for number in (0..slots).map(|step| (first % slots + step) % slots + 1) {
@@ -111,10 +107,11 @@ impl<T: Spoolable> Adopter<T> {
             match self.take_over(slot).await {
                 Fate::Settled => drop(self.resting.remove(&number)),
                 Fate::Left => self.rest(number),
-                Fate::Ending => return None,
+            }
+            if self.ending.is_cancelled() {
+                return;
             }
         }
-        Some(())
     }
 
     fn rest(&mut self, number: u32) {
@@ -127,15 +124,11 @@ impl<T: Spoolable> Adopter<T> {
 
     async fn take_over(&self, slot: Slot) -> Fate {
         let (number, path) = (slot.number, slot.path());
-        let metrics = self.shared.options.metrics.without_gauges();
-        let opening = Opening::new(&self.shared.options, &metrics);
-        let place = Place::Slot(slot.clone());
-        let opened = tokio::select! {
-            () = self.ending.cancelled() => return Fate::Ending,
-            opened = blocking(path, move || opening.open(place)) => opened,
-        };
-        match opened {
-            Ok(opened) => self.deliver(number, opened).await,
+        let mut options = self.shared.options.clone();
+        options.metrics = options.metrics.without_gauges();
+        let (opening, place) = (Opening::new(&options), Place::Slot(slot.clone()));
+        match blocking(path, move || opening.open(place)).await {
+            Ok(opened) => self.deliver(number, options, opened).await,
             Err(error) if slot.is_anothers(&error) => Fate::Settled,
             Err(error) => {
                 tracing::warn!(slot = number, %error, "slot of the spool cannot be opened");
@@ -144,12 +137,8 @@ impl<T: Spoolable> Adopter<T> {
         }
     }
 
-    async fn deliver(&self, number: u32, opened: Opened) -> Fate {
-        let mut options = self.shared.options.clone();
-        let metrics = std::mem::replace(
-            &mut options.metrics,
-            self.shared.options.metrics.without_gauges(),
-        );
+    async fn deliver(&self, number: u32, options: SpoolOptions, opened: Opened) -> Fate {
+        let metrics = self.shared.options.metrics.clone();
         let holds_some = !opened.left.lanes.is_empty();
         let stop = self.shared.stopped().child_token();
         let slot = Arc::new(Shared::<T>::new(options, opened, stop));
@@ -168,18 +157,13 @@ impl<T: Spoolable> Adopter<T> {
             waiting: records,
         };
         slot.set_way_out(self.shared.way_out());
-        let fate = self.drain(&slot, &mut progress).await;
+        self.drain(&slot, &mut progress).await;
         slot.end_queues(Instant::now()).await;
         progress.note(slot.usage.waiting());
         drop(progress);
         let closed = slot.close_disk(Instant::now()).await;
-        match (closed, fate) {
-            (Err(error), _) => {
-                let reason = error.reason();
-                tracing::warn!(slot = number, reason, "slot of the spool cannot be closed");
-                Fate::Left
-            }
-            (Ok(0), Fate::Settled) => {
+        match closed {
+            Ok(0) => {
                 let parked = slot.usage.parked();
                 if holds_some {
                     tracing::info!(
@@ -191,28 +175,30 @@ impl<T: Spoolable> Adopter<T> {
                 }
                 Fate::Settled
             }
-            (Ok(left), fate) => {
+            Ok(left) => {
                 tracing::warn!(slot = number, left, "slot given back with records left");
-                match fate {
-                    Fate::Ending => Fate::Ending,
-                    _ => Fate::Left,
-                }
+                Fate::Left
+            }
+            Err(error) => {
+                let reason = error.reason();
+                tracing::warn!(slot = number, reason, "slot of the spool cannot be closed");
+                Fate::Left
             }
         }
     }
 
-    /// Waits until nothing is left in it, or nothing moves.
-    async fn drain(&self, slot: &Arc<Shared<T>>, progress: &mut Progress) -> Fate {
+    /// Waits until nothing is left in it, or nothing moves, or the spool is to end.
+    async fn drain(&self, slot: &Arc<Shared<T>>, progress: &mut Progress) {
         let mut freed = slot.usage.freed();
         let mut flushed = std::pin::pin!(slot.flush());
         let mut moved = Instant::now();
         loop {
             progress.note(slot.usage.waiting());
             tokio::select! {
-                () = self.ending.cancelled() => return Fate::Ending,
-                () = &mut flushed => return Fate::Settled,
+                () = self.ending.cancelled() => return,
+                () = &mut flushed => return,
                 Ok(()) = freed.changed() => moved = Instant::now(),
-                () = sleep_until(moved + self.sharing.patience) => return Fate::Left,
+                () = sleep_until(moved + self.sharing.patience) => return,
             }
         }
     }

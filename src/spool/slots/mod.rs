@@ -24,7 +24,6 @@ use super::{
     error::OpenError,
     options::DAY,
 };
-use crate::metrics::SpoolMetrics;
 
 /// Where a spool is: a directory for one process alone, or one that many share.
 ///
@@ -133,16 +132,11 @@ impl SpoolDir {
     }
 }
 
-macro_rules! alone {
-    ($($path:ty),*) => {$(
-        impl From<$path> for SpoolDir {
-            fn from(path: $path) -> Self {
-                Self::alone(path)
-            }
-        }
-    )*};
+impl<P: AsRef<Path>> From<P> for SpoolDir {
+    fn from(path: P) -> Self {
+        Self::alone(path)
+    }
 }
-alone!(&str, String, &String, &Path, PathBuf, &PathBuf);
 
 /// What has been opened.
 #[derive(Debug)]
@@ -179,11 +173,11 @@ impl Place {
 pub(super) async fn open(options: &SpoolOptions) -> Result<Opened, OpenError> {
     let Some(sharing) = options.dir.sharing else {
         let place = Place::Alone(options.dir.path.clone());
-        let opening = Opening::new(options, &options.metrics);
+        let opening = Opening::new(options);
         return blocking(place.path(), move || opening.open(place)).await;
     };
     let base = options.dir.path.clone();
-    let (opening, at) = (Opening::new(options, &options.metrics), base.clone());
+    let (opening, at) = (Opening::new(options), base.clone());
     blocking(base, move || {
         prepare(&at)?;
         opening.first_free(&at, sharing.max_slots)
@@ -208,12 +202,12 @@ struct Opening {
 }
 
 impl Opening {
-    fn new(options: &SpoolOptions, metrics: &SpoolMetrics) -> Self {
+    fn new(options: &SpoolOptions) -> Self {
         Self {
             disk: DiskOptions {
                 path: PathBuf::new(),
                 durability: options.durability,
-                metrics: metrics.clone(),
+                metrics: options.metrics.clone(),
             },
         }
     }
