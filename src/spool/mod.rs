@@ -30,6 +30,11 @@
 //! batch as a whole (no permission for scripts), the lane is *blocked*: it tries again, loudly, and
 //! keeps its records.
 //!
+//! # Many processes
+//!
+//! A directory belongs to one process at a time, or is [shared](SpoolDir::shared): then each process has a
+//! slot of it, and what one leaves behind that has ended is delivered by the others.
+//!
 //! # Cancel safety
 //!
 //! Dropping the future of a call does not take its record back: see [`future::ResponseFuture`].
