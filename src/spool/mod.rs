@@ -90,10 +90,12 @@ pub mod future;
 mod intake;
 mod lane;
 mod layer;
+mod limits;
 mod options;
 mod pace;
 mod parking;
 mod queue;
+mod readiness;
 mod replay;
 mod service;
 mod shared;
@@ -108,7 +110,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -117,12 +122,14 @@ pub use self::{
     commit::Durability,
     error::OpenError,
     layer::SpoolLayer,
-    options::{Ack, Overflow, Replay, SpoolOptions},
+    limits::{Bound, Overflow, QueueLimits, WhenOld},
+    options::{Ack, Replay, SpoolOptions},
     parking::{InvalidParkedId, ParkedFilter, ParkedId},
+    readiness::Readiness,
     service::Spooling,
     slots::SpoolDir,
 };
-use self::{shared::Shared, slots::Adoption};
+use self::{readiness::Condition, shared::Shared, slots::Adoption};
 use crate::{
     classify::{Class, Verdict},
     error::{Error, ErrorKind},
@@ -158,6 +165,7 @@ impl<T: Spoolable> Spool<T> {
             );
         }
         let shared = Arc::new(Shared::new(options, opened, CancellationToken::new()));
+        shared.watch_disk();
         let adoption = Adoption::default();
         Ok(Self {
             owner: Arc::new(Owner { shared, adoption }),
@@ -201,12 +209,35 @@ impl<T: Spoolable> Spool<T> {
         self.owner.shared.place.path()
     }
 
+    /// Whether it is safe to enqueue, from what is known already: it asks nobody and takes no time.
+    pub fn readiness(&self) -> Readiness {
+        let shared = &self.owner.shared;
+        shared.usage.observe(Condition::of(&shared.disk));
+        shared.usage.readiness()
+    }
+
+    /// The same for one queue, whose own bounds count as well: see [`QueueLimits`].
+    pub fn readiness_of(&self, queue: &str) -> Readiness {
+        let shared = &self.owner.shared;
+        match (self.readiness(), shared.known(queue)) {
+            (Readiness::Ready, Some(queue)) => shared.usage.readiness_of(queue.slot),
+            (readiness, _) => readiness,
+        }
+    }
+
+    /// The [readiness](Self::readiness) as it changes: once for each change, not for each record. For a
+    /// readiness probe, or for a producer that would rather stop reading than be refused.
+    pub fn watch_readiness(&self) -> watch::Receiver<Readiness> {
+        self.owner.shared.usage.watch()
+    }
+
     /// How much it holds, now.
     pub fn stats(&self) -> SpoolStats {
         let shared = &self.owner.shared;
         SpoolStats {
             records: shared.usage.waiting(),
             bytes: shared.usage.bytes(),
+            disk_bytes: shared.disk.disk_bytes(),
             parked: shared.usage.parked(),
             oldest: shared
                 .oldest_ms()
@@ -248,6 +279,8 @@ pub struct SpoolStats {
     pub records: u64,
     /// Bytes of the records on disk, parked ones included.
     pub bytes: u64,
+    /// The size of the spool's files.
+    pub disk_bytes: u64,
     /// Records on disk that Redis will never take.
     pub parked: u64,
     /// When the oldest record that waits was written.

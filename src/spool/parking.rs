@@ -329,8 +329,7 @@ impl<T: Spoolable> TakeOut<T> {
         let metrics = shared.options.metrics.queue(queue);
         match self.fate {
             Fate::Resent => {
-                shared.usage.adopt(0, added, 0);
-                shared.usage.unpark(records, bytes);
+                shared.usage.unpark(records, bytes, added);
                 metrics.resent.inc_by(records);
                 tracing::info!(queue, %lane, records, "parked records are sent again");
                 self.lanes.insert(lane);
@@ -340,11 +339,13 @@ impl<T: Spoolable> TakeOut<T> {
                     last: records,
                     acknowledged: 0,
                     refused: first.attempts,
+                    records,
+                    bytes: added,
                 };
                 shared.adopt(queue, older).await;
             }
             Fate::Deleted => {
-                shared.usage.free_parked(records, bytes);
+                shared.usage.delete_parked(records, bytes);
                 metrics.deleted.inc_by(records);
                 tracing::warn!(queue, records, "parked records deleted");
             }

@@ -15,6 +15,7 @@ use super::{
     Applied, Batch, SpoolOptions, Spoolable,
     commit::{Disk, LeftLane},
     queue::{Control, Handle, Queue},
+    readiness::Condition,
     replay::Older,
     slots::{Opened, Place},
     usage::Usage,
@@ -55,11 +56,8 @@ impl<T: Spoolable> Shared<T> {
     /// Ends with `stop`.
     pub(super) fn new(options: SpoolOptions, opened: Opened, stop: CancellationToken) -> Self {
         let Opened { disk, left, place } = opened;
-        let usage = Usage::new(
-            options.max_records,
-            options.max_bytes,
-            options.metrics.clone(),
-        );
+        let usage = Usage::new(&options);
+        usage.measured(disk.disk_bytes());
         usage.adopt(left.parked, left.parked_bytes, left.parked);
         for lane in &left.lanes {
             usage.adopt(lane.records, lane.bytes, 0);
@@ -177,10 +175,34 @@ impl<T: Spoolable> Shared<T> {
         }
     }
 
+    /// Keeps an eye on the disk: it may fail or shrink while no queue has anything to do with it.
+    pub(super) fn watch_disk(self: &Arc<Self>) {
+        let (shared, stopped) = (self.clone(), self.stop.clone().cancelled_owned());
+        let mut changes = self.disk.changes();
+        self.runtime.spawn(async move {
+            let watching = async {
+                while changes.changed().await.is_ok() {
+                    shared.usage.measured(shared.disk.disk_bytes());
+                    shared.usage.observe(Condition::of(&shared.disk));
+                }
+            };
+            tokio::select! {
+                () = stopped => {}
+                () = watching => {}
+            }
+        });
+    }
+
     /// All queues; from here on there will be no others.
     pub(super) fn close(&self) -> Vec<Arc<Handle<T>>> {
         self.adding.lock().closed = true;
+        self.usage.close();
         self.handles()
+    }
+
+    /// The queue, if there is one yet.
+    pub(super) fn known(&self, name: &str) -> Option<Arc<Handle<T>>> {
+        self.queues.load().get(name).cloned()
     }
 
     pub(super) fn handles(&self) -> Vec<Arc<Handle<T>>> {
@@ -235,6 +257,8 @@ fn older(left: LeftLane) -> (Arc<str>, Older) {
         last: left.last,
         acknowledged: left.acknowledged,
         refused: 0,
+        records: left.records,
+        bytes: left.bytes,
     };
     (left.queue.into(), older)
 }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub(super) use self::read::{Left, LeftLane};
 use self::thread::Committer;
@@ -49,6 +49,19 @@ pub(super) struct DiskOptions {
     pub(super) path: PathBuf,
     pub(super) durability: Durability,
     pub(super) metrics: SpoolMetrics,
+}
+
+/// What a lane is done with: delivered, parked, expired or dropped.
+#[derive(Debug)]
+#[allow(dead_code, reason = "the marks on disk will say it all")]
+pub(super) struct Done {
+    pub(super) lane: LaneId,
+    /// Everything up to here; it may lie in the middle of a chunk.
+    pub(super) through: u64,
+    /// How many records on disk that newly is.
+    pub(super) records: u64,
+    /// The chunks all of whose records are done with now.
+    pub(super) keys: Vec<Key>,
 }
 
 /// A handle to the thread; the last one to go ends it.
@@ -117,8 +130,8 @@ impl Disk {
         self.write(chunks, Vec::new()).await
     }
 
-    /// Keeps refused records apart, consecutive ones of one lane, with the chunks they came in removed in
-    /// the same step.
+    /// Keeps refused records apart, consecutive ones of one lane. Where they waited they are
+    /// [done](Self::done) with in the same step.
     ///
     /// Says which of them had been parked before, by a run that died before it removed them.
     ///
@@ -128,7 +141,7 @@ impl Disk {
     pub(super) async fn park(
         &self,
         parked: Vec<Parked>,
-        remove: Vec<Key>,
+        done: Done,
     ) -> Result<Replaced, StoreError> {
         let mut replaced = Replaced::default();
         if let Some(first) = parked.first() {
@@ -138,8 +151,8 @@ impl Disk {
             replaced.records = same.len() as u64;
             replaced.bytes = same.iter().map(Parked::bytes).sum();
         }
-        self.write(parked.iter().flat_map(Parked::encode).collect(), remove)
-            .await?;
+        let put = parked.iter().flat_map(Parked::encode).collect();
+        self.write(put, done.keys).await?;
         Ok(replaced)
     }
 
@@ -161,6 +174,11 @@ impl Disk {
     /// Comes back once all that was handed over before is durable, removals included.
     pub(super) async fn sync(&self) -> Result<(), StoreError> {
         self.write(Vec::new(), Vec::new()).await
+    }
+
+    /// Takes note of what a lane is done with; nobody waits for that.
+    pub(super) fn done(&self, done: Done) {
+        self.remove(done.keys);
     }
 
     /// Drops chunks whose records are delivered; nobody waits for that.
@@ -223,6 +241,16 @@ impl Disk {
     /// The other handles are closed with it.
     pub(super) async fn close(&self) -> Result<(), StoreError> {
         self.ask(1, Command::Close).await?
+    }
+
+    /// The size of the files after the last write.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        *self.shared.disk_bytes.borrow()
+    }
+
+    /// Changes with the size of the files, and when the disk fails.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.disk_bytes.subscribe()
     }
 
     /// A write has failed, and no other will be tried.
@@ -298,6 +326,8 @@ impl From<Lost> for StoreError {
 struct Shared {
     /// Chunks to drop with the next commit.
     removed: Mutex<Vec<Key>>,
+    /// The size of the files. Sent anew, as it is, when the disk fails.
+    disk_bytes: watch::Sender<u64>,
     /// Why the disk is poisoned, once it is.
     poison: OnceLock<Arc<str>>,
 }

@@ -56,6 +56,15 @@ fn parked(lane: LaneId, number: u64) -> Parked {
     }
 }
 
+fn done(lane: LaneId, through: u64, keys: Vec<Key>) -> Done {
+    Done {
+        lane,
+        through,
+        records: keys.len() as u64,
+        keys,
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_acknowledged_before_the_disk_has_synced() {
     let store = MemoryStore::default();
@@ -348,7 +357,9 @@ async fn parking_removes_and_keeps_in_one_step() {
     let keys = written.iter().map(|chunk| chunk.key).collect();
     disk.append(written).await.unwrap();
     store.state().calls.clear();
-    disk.park(vec![parked(lane, 1)], keys).await.unwrap();
+    disk.park(vec![parked(lane, 1)], done(lane, 1, keys))
+        .await
+        .unwrap();
     assert_eq!(store.state().calls, [Apply, Flush, Sync]);
     assert!(disk.read(lane, 1, 9, 99).await.unwrap().is_empty());
     assert_eq!(
@@ -373,8 +384,9 @@ async fn what_is_parked_twice_is_said_to_have_been_there() {
     let disk = start(&MemoryStore::default(), Durability::PowerLoss);
     let lane = LaneId::fresh();
     let park = |numbers: std::ops::Range<u64>| {
+        let done = done(lane, numbers.end - 1, Vec::new());
         let parked = numbers.map(|number| parked(lane, number)).collect();
-        disk.park(parked, Vec::new())
+        disk.park(parked, done)
     };
     let one = parked(lane, 1).bytes();
     let counted = |records| Replaced {
@@ -397,7 +409,7 @@ async fn unparking_removes_and_writes_in_one_step() {
         ..parked(lane, 2)
     };
     let all = vec![parked(lane, 1), long, parked(lane, 3)];
-    disk.park(all, Vec::new()).await.unwrap();
+    disk.park(all, done(lane, 3, Vec::new())).await.unwrap();
     let (first, second) = (ParkedId::new(lane, 1), ParkedId::new(lane, 2));
 
     store.set_fault((Apply, Fault::Error));

@@ -230,6 +230,7 @@ impl<S: Store> Committer<S> {
         if self.shared.poison.set(why).is_ok() {
             self.metrics.poisoned.set(1);
             self.shared.removed.lock().clear();
+            self.shared.disk_bytes.send_modify(|_| {});
             tracing::error!(%error, "the spool takes no more records until it is opened again");
         }
         error
@@ -245,6 +246,8 @@ impl<S: Store> Committer<S> {
             self.metrics
                 .disk_bytes
                 .set(bytes.try_into().unwrap_or(i64::MAX));
+            let told = &self.shared.disk_bytes;
+            told.send_if_modified(|told| std::mem::replace(told, bytes) != bytes);
         }
     }
 }

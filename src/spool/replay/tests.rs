@@ -37,6 +37,7 @@ impl Spoolable for Note {
 struct Bench {
     shared: Arc<Shared<Note>>,
     id: LaneId,
+    slot: Slot,
     lane: Lane,
     replay: Replay<Note>,
 }
@@ -55,11 +56,16 @@ impl Bench {
             left,
             place: Place::Alone(dir.path().to_owned()),
         };
+        let shared = Arc::new(Shared::new(options, opened, CancellationToken::new()));
+        let limits = shared.options.limits_of("notes");
+        let slot = shared.usage.open("notes", &limits);
+        let id = LaneId::fresh();
         Self {
-            shared: Arc::new(Shared::new(options, opened, CancellationToken::new())),
-            id: LaneId::fresh(),
+            shared,
+            id,
+            slot,
             lane: Lane::new(false, false),
-            replay: Replay::new("notes".into(), VecDeque::new()),
+            replay: Replay::new("notes".into(), id, slot, VecDeque::new()),
         }
     }
 
@@ -76,7 +82,7 @@ impl Bench {
         for _ in span.first..=span.last {
             assert!(writer.push_if(
                 |into| Note.encode(into),
-                |_| self.shared.usage.try_reserve(1)
+                |more| self.shared.usage.admit(self.slot, more, []).is_ok()
             ));
         }
         self.shared
@@ -96,6 +102,8 @@ impl Bench {
             last,
             acknowledged: 0,
             refused: 1,
+            records: last,
+            bytes: last,
         });
         self.promote()
     }
@@ -109,7 +117,7 @@ impl Bench {
     }
 
     fn start_read(&mut self) {
-        self.replay.start_read(&self.shared, self.id, &self.lane);
+        self.replay.start_read(&self.shared, &self.lane);
     }
 
     /// The numbers of the next batch, once it has been read.
@@ -120,7 +128,8 @@ impl Bench {
 
     async fn next_batch(&mut self) -> (Batch<Note>, Sent) {
         loop {
-            if let Some(next) = self.replay.next(self.id, &self.lane, 10, 1 << 20) {
+            let next = self.replay.next(&self.lane, 10, 1 << 20);
+            if let Some(next) = next.expect("it can be read") {
                 return next;
             }
             self.start_read();

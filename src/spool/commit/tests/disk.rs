@@ -20,7 +20,9 @@ async fn what_one_run_leaves_the_next_one_finds() {
         .await
         .unwrap();
     disk.append(chunks(old, 3, &[&long])).await.unwrap();
-    disk.park(vec![parked(old, 4)], Vec::new()).await.unwrap();
+    disk.park(vec![parked(old, 4)], done(old, 4, Vec::new()))
+        .await
+        .unwrap();
     disk.close().await.unwrap();
 
     let (disk, left) = open(&scratch);
@@ -168,15 +170,13 @@ async fn the_largest_chunks_stay_out_of_blobs() {
     }
     let long = vec![4; 5 << 20];
     disk.append(chunks(lane, 1000, &[&long])).await.unwrap();
-    disk.park(
-        vec![Parked {
-            record: long.into(),
-            ..parked(lane, 1)
-        }],
-        Vec::new(),
-    )
-    .await
-    .unwrap();
+    let long = Parked {
+        record: long.into(),
+        ..parked(lane, 1)
+    };
+    disk.park(vec![long], done(lane, 1, Vec::new()))
+        .await
+        .unwrap();
     disk.close().await.unwrap();
     let (disk, _) = open(&scratch);
     disk.sync().await.unwrap();

@@ -75,6 +75,7 @@ async fn run(steps: Vec<Step>) {
                     continue;
                 };
                 let numbers = held.first..held.end();
+                let through = held.end() - 1;
                 let park = numbers.zip(held.records).map(|(number, record)| {
                     model.waiting.remove(&(lanes[at], number));
                     model.parked.insert((lanes[at], number), record.to_vec());
@@ -83,7 +84,9 @@ async fn run(steps: Vec<Step>) {
                         ..parked(lanes[at], number)
                     }
                 });
-                disk.park(park.collect(), held.keys).await.unwrap();
+                let park = park.collect();
+                let done = done(lanes[at], through, held.keys);
+                disk.park(park, done).await.unwrap();
             }
             Step::Reopen => {
                 disk.close().await.unwrap();

@@ -1,0 +1,116 @@
+//! What leaves the front of the disk without having been delivered: dropped for want of room, or
+//! expired. Never what is on its way to Redis, or being parked.
+
+use super::{Pieces, Replay};
+use crate::spool::{LaneId, Spoolable, lane::Lane, shared::Shared};
+
+impl<T: Spoolable> Replay<T> {
+    /// Books a record of `bytes`, and drops from the front as many as that takes and no more. Says
+    /// whether it is booked, and how many were dropped.
+    ///
+    /// If more must go than has been read, all of that goes, the room is kept for the record, and the
+    /// next call goes on once more has been read.
+    pub(in crate::spool) fn make_room(
+        &mut self,
+        bytes: u64,
+        shared: &Shared<T>,
+        lane: &mut Lane,
+    ) -> (bool, u64) {
+        if !self.is_at_rest() {
+            return (false, 0);
+        }
+        let (usage, slot) = (&shared.usage, self.slot);
+        if let Ok(dropped) = usage.admit(slot, bytes, self.shares()) {
+            self.drop_front(dropped as usize, shared, lane);
+            return (true, dropped);
+        }
+        if !usage.could_admit(slot, bytes) {
+            return (false, 0);
+        }
+        let count = self.shares().count();
+        let worth = self.shares().sum();
+        usage.hold(slot, count as u64, worth);
+        self.drop_front(count, shared, lane);
+        (false, count as u64)
+    }
+
+    /// Drops what is at the front as long as `is_old` says so of the time at which it was written, in
+    /// milliseconds since 1970. Says how many those are.
+    pub(in crate::spool) fn expire(
+        &mut self,
+        is_old: impl Fn(u64) -> bool,
+        shared: &Shared<T>,
+        lane: &mut Lane,
+    ) -> u64 {
+        let mut expired = 0;
+        while self.is_at_rest()
+            && let Some(front) = self
+                .ahead
+                .front()
+                .filter(|front| is_old(front.whole.written_ms))
+        {
+            let count = front.len();
+            let worth = front.shares(self.partly).sum();
+            shared.usage.free(self.slot, count as u64, worth);
+            self.drop_front(count, shared, lane);
+            expired += count as u64;
+        }
+        expired
+    }
+
+    /// Whether there is something at the front that may be dropped, now or once a request, a read or a
+    /// write has ended.
+    pub(in crate::spool) fn has_droppable(&self, lane: &Lane) -> bool {
+        !self.older.is_empty() || lane.front().is_some_and(|front| front < lane.barrier())
+    }
+
+    /// The lane at the front, and when its front was written, if that has been read and is not on its way.
+    pub(in crate::spool) fn front(&self) -> Option<(LaneId, u64)> {
+        if !self.is_at_rest() {
+            return None;
+        }
+        let lane = self.older.front().map_or(self.own, |older| older.lane);
+        Some((lane, self.ahead.front()?.whole.written_ms))
+    }
+
+    fn is_at_rest(&self) -> bool {
+        !self.in_flight && self.parking.is_none()
+    }
+
+    /// What the records that have been read are worth, in order.
+    fn shares(&self) -> impl Iterator<Item = u64> {
+        let partly = std::iter::once(self.partly).chain(std::iter::repeat(0));
+        self.ahead
+            .iter()
+            .zip(partly)
+            .flat_map(|(portion, partly)| portion.shares(partly))
+    }
+
+    /// The first `count` of the records that have been read are done with.
+    fn drop_front(&mut self, mut count: usize, shared: &Shared<T>, lane: &mut Lane) {
+        if count == 0 {
+            return;
+        }
+        let mut pieces = Pieces::default();
+        let mut through = 0;
+        while count > 0
+            && let Some(portion) = self.ahead.front_mut()
+        {
+            let some = portion.len().min(count);
+            portion.skip(some, &mut pieces);
+            count -= some;
+            through = portion.next - 1;
+            if portion.len() == 0 {
+                self.ahead.pop_front();
+            }
+        }
+        let gone = pieces.split(through, &mut self.partly);
+        let is_older = !self.older.is_empty();
+        let source = self.older.front().map_or(self.own, |older| older.lane);
+        shared.disk.done(gone.done(source, through));
+        if let Some(front) = self.ahead.front() {
+            self.front_written_ms = Some(front.whole.written_ms);
+        }
+        self.advance(is_older, through, lane);
+    }
+}
