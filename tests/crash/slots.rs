@@ -149,10 +149,13 @@ async fn apps_that_start_at_the_same_moment_never_share_a_slot() {
     for seed in seeds(4) {
         let mut dice = dice(seed);
         let mut scene = Scene::new(&mut redis, seed).await;
-        let all = orders(&mut scene, 8, 10, &mut dice);
+        let mut all = orders(&mut scene, 8, 10, &mut dice);
+        for orders in &mut all {
+            orders.end = End::Flush;
+        }
         let mut apps: Vec<App> = all.iter().map(|orders| scene.start(orders)).collect();
         for app in &mut apps {
-            app.says(Line::Done).await;
+            app.says(Line::Flushed).await;
         }
         let (slots, _) = slots(&all[0].dir);
         assert!(slots.len() >= 8, "seed {seed}: {slots:?}");
