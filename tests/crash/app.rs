@@ -136,9 +136,8 @@ impl Orders {
                 while left().records + left().parked > 0 {
                     let count = seawall.spool().unpark(ParkedFilter::all()).await.unwrap();
                     say(&format!("unparked {count}"));
-                    if count == 0 {
-                        seawall.flush().await;
-                    }
+                    // A chunk of which a part is parked is read again as a whole after a kill.
+                    seawall.flush().await;
                 }
                 say("flushed");
             }
