@@ -237,7 +237,7 @@ mod tests {
         ) {
             let max = MaxAge::new(Duration::from_millis(age), WhenOld::Expire);
             let left = max.left(written, now).map(|left| left.as_millis() as i128);
-            let model = i128::from(written.max(0)) + i128::from(age) - i128::from(now.max(written));
+            let model = i128::from(written) + i128::from(age) - i128::from(now.max(written));
             prop_assert_eq!(left, (model > 0).then_some(model));
         }
     }

@@ -134,14 +134,14 @@ impl SpoolOptions {
         self
     }
 
-    /// How many bytes the spool's files may take. At least 64 MiB. Default: four times
-    /// [`max_bytes`](Self::with_max_bytes), and at least 256 MiB.
+    /// How many bytes the spool's files may take. At least 256 MiB. Default: four times
+    /// [`max_bytes`](Self::with_max_bytes).
     ///
     /// Room for what the store writes about the records is kept back, so records are refused some time
     /// before. What is delivered or dropped leaves the files later than it leaves the other bounds:
     /// this one is a net below them.
     pub fn with_max_disk_bytes(mut self, bytes: u64) -> Self {
-        self.max_disk_bytes = Some(bytes.max(64 << 20));
+        self.max_disk_bytes = Some(bytes);
         self
     }
 
@@ -259,8 +259,9 @@ impl SpoolOptions {
     }
 
     pub(super) fn max_disk_bytes(&self) -> u64 {
-        let usual = self.max_bytes.saturating_mul(4).max(256 << 20);
-        self.max_disk_bytes.unwrap_or(usual)
+        let usual = self.max_bytes.saturating_mul(4);
+        // Below that, what the store itself needs would count for more than the records.
+        self.max_disk_bytes.unwrap_or(usual).max(256 << 20)
     }
 
     /// What holds for a queue.

@@ -24,6 +24,8 @@ enum Step {
     NoRoom,
     /// Another lane's records are to be sent.
     Adopt,
+    /// So many of the oldest on disk are dropped, or expire.
+    Drop(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Late),
         1 => Just(Step::NoRoom),
         1 => Just(Step::Adopt),
+        1 => (1usize..6).prop_map(Step::Drop),
     ];
     proptest::collection::vec(step, 1..120)
 }
@@ -90,6 +93,9 @@ struct Task {
     far: Far,
     late: VecDeque<Vec<u64>>,
     receipts: BTreeSet<u64>,
+    dropped: BTreeSet<u64>,
+    /// The disk takes everything up to here for done.
+    done: u64,
 }
 
 impl Task {
@@ -106,6 +112,8 @@ impl Task {
             far: Far::default(),
             late: VecDeque::new(),
             receipts: BTreeSet::new(),
+            dropped: BTreeSet::new(),
+            done: 0,
         }
     }
 
@@ -185,6 +193,7 @@ impl Task {
                 self.lane.acknowledge(last);
                 self.lane.removed(last);
                 self.disk.retain(|number| *number > last);
+                self.done = last;
             }
             (true, false) => {
                 self.lane.acknowledge(last);
@@ -208,6 +217,12 @@ impl Task {
                     return;
                 };
                 self.lane.appended(ok);
+                let passed = "what the disk takes for done comes to disk";
+                assert!(
+                    numbers[0] > self.done,
+                    "{passed}: {numbers:?}, {}",
+                    self.done
+                );
                 if kept {
                     self.disk.extend(&numbers);
                 }
@@ -227,6 +242,20 @@ impl Task {
             Step::NoRoom => {
                 if self.returned.pop_front().is_some() {
                     self.lane.take_returned();
+                }
+            }
+            Step::Drop(count) => {
+                let settled = self.lane.settled();
+                let Some(front) = self.lane.front().filter(|front| *front < settled) else {
+                    return;
+                };
+                let oldest = self.disk.range(front..settled).copied().take(count);
+                let oldest: Vec<_> = oldest.collect();
+                if let Some(last) = oldest.last() {
+                    self.lane.removed(*last);
+                    self.disk.retain(|number| number > last);
+                    self.done = *last;
+                    self.dropped.extend(oldest);
                 }
             }
         }
@@ -256,7 +285,7 @@ proptest! {
         }
         // The process dies; the next one replays what is on disk, and late requests may come before
         // or after.
-        let waits: Vec<_> = task.disk.iter().copied().collect();
+        let waits: Vec<_> = task.disk.range(task.done + 1..).copied().collect();
         for numbers in task.late.drain(..).take(1) {
             task.far.apply(&numbers);
         }
@@ -264,7 +293,8 @@ proptest! {
         let list = &task.far.list;
         prop_assert!(list.is_sorted_by(|a, b| a < b), "twice, or out of order: {list:?}");
         let arrived: BTreeSet<_> = list.iter().copied().collect();
-        let lost: Vec<_> = task.receipts.difference(&arrived).collect();
+        let kept: BTreeSet<_> = task.receipts.difference(&task.dropped).copied().collect();
+        let lost: Vec<_> = kept.difference(&arrived).collect();
         prop_assert!(lost.is_empty(), "lost {lost:?} of {:?}", task.receipts);
     }
 

@@ -1,10 +1,7 @@
 //! What is lost because it was asked for: dropped for want of room, or expired. Counted one by one, and
 //! told now and then.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -69,7 +66,7 @@ impl<T: Spoolable> Queue<T> {
                         self.losses.due = Some(now + left.min(LONGEST_LOOK));
                         self.losses.old = None;
                     }
-                    None if self.losses.old != Some(lane) => {
+                    None if max_age.when_old == WhenOld::Keep && self.losses.old != Some(lane) => {
                         self.losses.old = Some(lane);
                         tracing::warn!(queue = &*self.name, %lane, "records on disk are old");
                     }
@@ -94,7 +91,6 @@ impl<T: Spoolable> Queue<T> {
         let count = waiters.len() as u64;
         self.metrics.dropped_newest.inc_by(count);
         self.losses.newest.note(count);
-        let waiters: VecDeque<_> = waiters;
         self.answer(waiters, batch.first(), Place::Dropped, now);
     }
 }

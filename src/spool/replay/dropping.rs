@@ -16,22 +16,21 @@ impl<T: Spoolable> Replay<T> {
         shared: &Shared<T>,
         lane: &mut Lane,
     ) -> (bool, u64) {
-        if !self.is_at_rest() {
+        let (usage, slot, most) = (&shared.usage, self.slot, self.droppable(lane));
+        if most == 0 {
             return (false, 0);
         }
-        let (usage, slot) = (&shared.usage, self.slot);
-        if let Ok(dropped) = usage.admit(slot, bytes, self.shares()) {
+        if let Ok(dropped) = usage.admit(slot, bytes, self.shares().take(most)) {
             self.drop_front(dropped as usize, shared, lane);
             return (true, dropped);
         }
         if !usage.could_admit(slot, bytes) {
             return (false, 0);
         }
-        let count = self.shares().count();
-        let worth = self.shares().sum();
-        usage.hold(slot, count as u64, worth);
-        self.drop_front(count, shared, lane);
-        (false, count as u64)
+        let worth = self.shares().take(most).sum();
+        usage.hold(slot, most as u64, worth);
+        self.drop_front(most, shared, lane);
+        (false, most as u64)
     }
 
     /// Drops what is at the front as long as `is_old` says so of the time at which it was written, in
@@ -43,14 +42,14 @@ impl<T: Spoolable> Replay<T> {
         lane: &mut Lane,
     ) -> u64 {
         let mut expired = 0;
-        while self.is_at_rest()
-            && let Some(front) = self
-                .ahead
-                .front()
-                .filter(|front| is_old(front.whole.written_ms))
+        while let Some(front) = self.ahead.front()
+            && is_old(front.whole.written_ms)
         {
-            let count = front.len();
-            let worth = front.shares(self.partly).sum();
+            let count = front.len().min(self.droppable(lane));
+            if count == 0 {
+                break;
+            }
+            let worth = front.shares(self.partly).take(count).sum();
             shared.usage.free(self.slot, count as u64, worth);
             self.drop_front(count, shared, lane);
             expired += count as u64;
@@ -71,6 +70,25 @@ impl<T: Spoolable> Replay<T> {
         }
         let lane = self.older.front().map_or(self.own, |older| older.lane);
         Some((lane, self.ahead.front()?.whole.written_ms))
+    }
+
+    /// How many of the records that have been read may be dropped now.
+    fn droppable(&self, lane: &Lane) -> usize {
+        if !self.is_at_rest() {
+            return 0;
+        }
+        let settled = match self.older.front() {
+            // Nothing is added to those.
+            Some(_) => u64::MAX,
+            None => lane.settled(),
+        };
+        let below = self.ahead.iter().map(|portion| {
+            let below = settled.saturating_sub(portion.next);
+            portion
+                .len()
+                .min(usize::try_from(below).unwrap_or(usize::MAX))
+        });
+        below.sum()
     }
 
     fn is_at_rest(&self) -> bool {

@@ -217,3 +217,70 @@ async fn a_lane_adopted_in_the_middle_of_replay_goes_first_and_mixes_nothing_up(
         }
     }
 }
+
+/// An earlier run was done with 1 and 2 of 1 to 6, which are in one chunk.
+#[tokio::test]
+async fn a_lane_that_begins_in_the_middle_of_a_chunk_gives_back_all_of_its_room_with_the_last() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bench = Bench::new(&dir);
+    let span = bench.lane.take(6);
+    bench.append(span).await;
+    let bytes = bench.shared.usage.bytes();
+    bench.lane = Lane::new(false, true);
+    let older = Older {
+        lane: bench.id,
+        front: 3,
+        last: 6,
+        acknowledged: 2,
+        refused: 0,
+        records: 4,
+        bytes,
+    };
+    bench.shared.usage.free(bench.slot, 2, 0);
+    let queue = "notes".into();
+    bench.replay = Replay::new(queue, LaneId::fresh(), bench.slot, [older].into());
+    assert_eq!(bench.next().await, (3, 6));
+    bench.replay.rewind();
+    bench.start_read();
+    poll_fn(|cx| bench.replay.poll(cx)).await;
+    let (shared, lane) = (&bench.shared, &mut bench.lane);
+    let settled = bench.replay.settle(shared, lane);
+    settled.expect("it can be read");
+    assert_eq!(bench.replay.expire(|_| true, shared, lane), 4);
+    assert!(lane.is_drained());
+    assert_eq!((shared.usage.waiting(), shared.usage.bytes()), (0, 0));
+    shared.disk.sync().await.expect("it works");
+    let left = shared
+        .disk
+        .read(bench.id, 0, 9, 999)
+        .await
+        .expect("it works");
+    assert!(left.is_empty(), "the chunk is gone with its last record");
+}
+
+/// 3 and 4 were overdue and are on disk while 1 and 2 are on their way from memory, and may come to disk
+/// yet: the disk must not take them for done then.
+#[tokio::test]
+async fn nothing_expires_in_front_of_which_something_may_come_to_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bench = Bench::new(&dir);
+    let (sent, overdue) = (bench.lane.take(2), bench.lane.take(2));
+    bench.lane.sending();
+    bench.append(overdue).await;
+    bench.start_read();
+    poll_fn(|cx| bench.replay.poll(cx)).await;
+    let Bench {
+        shared,
+        lane,
+        replay,
+        ..
+    } = &mut bench;
+    replay.settle(shared, lane).expect("it can be read");
+    assert_eq!(replay.expire(|_| true, shared, lane), 0);
+    assert_eq!(replay.make_room(u64::MAX, shared, lane), (false, 0));
+    lane.sent();
+    lane.returned(sent);
+    assert_eq!(replay.expire(|_| true, shared, lane), 0);
+    lane.take_returned();
+    assert_eq!(replay.expire(|_| true, shared, lane), 2, "they are refused");
+}

@@ -87,7 +87,7 @@ impl Model {
     fn fits(&self, queue: usize, bytes: u64) -> bool {
         let held = amount(&self.held[queue]);
         let within = |used: Amount, max: Amount| {
-            used.records + 1 <= max.records + held.records
+            used.records < max.records + held.records
                 && used.bytes + bytes <= max.bytes + held.bytes
         };
         within(self.all(), MAX) && (queue != 1 || within(self.of(queue), OWN))
