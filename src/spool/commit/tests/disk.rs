@@ -20,7 +20,7 @@ async fn what_one_run_leaves_the_next_one_finds() {
         .await
         .unwrap();
     disk.append(chunks(old, 3, &[&long])).await.unwrap();
-    disk.park(vec![parked(old, 4)], done(old, 4, 0))
+    disk.park(vec![parked(old, 4)], done(old, 0, 0))
         .await
         .unwrap();
     disk.close().await.unwrap();
