@@ -89,6 +89,7 @@ mod queue;
 mod replay;
 mod service;
 mod shared;
+pub mod stopped;
 mod store;
 mod usage;
 
