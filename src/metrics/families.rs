@@ -212,6 +212,7 @@ pub struct SpoolMetrics {
     pub(crate) bytes: IntGauge,
     pub(crate) limit_records: IntGauge,
     pub(crate) limit_bytes: IntGauge,
+    pub(crate) limit_parked: IntGauge,
     pub(crate) disk_bytes: IntGauge,
     pub(crate) oldest: Gauge,
     pub(crate) lanes: IntGaugeVec,
@@ -221,6 +222,10 @@ pub struct SpoolMetrics {
     pub(crate) appended: IntCounterVec,
     pub(crate) replayed: IntCounterVec,
     pub(crate) parked: IntCounterVec,
+    pub(crate) unparked: IntCounterVec,
+    pub(crate) adopted_slots: IntCounter,
+    pub(crate) adopted_records: IntCounter,
+    pub(crate) adopting: IntGauge,
     pub(crate) expired: IntCounterVec,
     pub(crate) duplicates: IntCounterVec,
     pub(crate) lost_by_redis: IntCounterVec,
@@ -240,6 +245,7 @@ impl Default for SpoolMetrics {
             bytes: int_gauge("seawall_spool_bytes", "Bytes of the records on disk"),
             limit_records: int_gauge("seawall_spool_limit_records", "Bound on records on disk"),
             limit_bytes: int_gauge("seawall_spool_limit_bytes", "Bound on bytes on disk"),
+            limit_parked: int_gauge("seawall_spool_limit_parked", "Bound on parked records"),
             disk_bytes: int_gauge("seawall_spool_disk_bytes", "Size of the spool's files"),
             oldest: gauge(
                 "seawall_spool_oldest_timestamp_seconds",
@@ -275,6 +281,23 @@ impl Default for SpoolMetrics {
                 "seawall_spool_parked_total",
                 "Records parked because Redis will never take them",
                 &["queue"],
+            ),
+            unparked: counters(
+                "seawall_spool_unparked_total",
+                "Parked records that somebody has sent again or deleted",
+                &["queue", "fate"],
+            ),
+            adopted_slots: counter(
+                "seawall_spool_adopted_slots_total",
+                "Slots taken over from processes that have ended",
+            ),
+            adopted_records: counter(
+                "seawall_spool_adopted_records_total",
+                "Records of such slots that have been delivered or parked",
+            ),
+            adopting: int_gauge(
+                "seawall_spool_adopting_records",
+                "Records that wait in the slot that is being taken over",
             ),
             expired: counters(
                 "seawall_expired_total",
@@ -319,6 +342,7 @@ impl SpoolMetrics {
                 &self.bytes,
                 &self.limit_records,
                 &self.limit_bytes,
+                &self.limit_parked,
                 &self.disk_bytes,
                 &self.oldest,
                 &self.lanes,
@@ -328,6 +352,10 @@ impl SpoolMetrics {
                 &self.appended,
                 &self.replayed,
                 &self.parked,
+                &self.unparked,
+                &self.adopted_slots,
+                &self.adopted_records,
+                &self.adopting,
                 &self.expired,
                 &self.duplicates,
                 &self.lost_by_redis,
@@ -336,6 +364,24 @@ impl SpoolMetrics {
                 &self.batch_records,
             ],
         )
+    }
+
+    /// The same counters, with gauges that nobody sees: for a spool beside the one that they are about.
+    pub(crate) fn without_gauges(&self) -> Self {
+        let own = Self::default();
+        Self {
+            records: own.records,
+            bytes: own.bytes,
+            limit_records: own.limit_records,
+            limit_bytes: own.limit_bytes,
+            limit_parked: own.limit_parked,
+            disk_bytes: own.disk_bytes,
+            oldest: own.oldest,
+            lanes: own.lanes,
+            poisoned: own.poisoned,
+            adopting: own.adopting,
+            ..self.clone()
+        }
     }
 
     /// The handles of one queue, resolved.
@@ -353,6 +399,8 @@ impl SpoolMetrics {
             appended: of(&self.appended),
             replayed: of(&self.replayed),
             parked: of(&self.parked),
+            resent: self.unparked.with_label_values(&[name, "resent"]),
+            deleted: self.unparked.with_label_values(&[name, "deleted"]),
             expired: of(&self.expired),
             duplicates: of(&self.duplicates),
             lost_by_redis: of(&self.lost_by_redis),
@@ -373,6 +421,8 @@ pub struct QueueMetrics {
     pub(crate) appended: IntCounter,
     pub(crate) replayed: IntCounter,
     pub(crate) parked: IntCounter,
+    pub(crate) resent: IntCounter,
+    pub(crate) deleted: IntCounter,
     pub(crate) expired: IntCounter,
     pub(crate) duplicates: IntCounter,
     pub(crate) lost_by_redis: IntCounter,

@@ -1,13 +1,10 @@
 //! Where the spool lives, how much it may hold, and how it lets go.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::commit::Durability;
+use super::{SpoolDir, commit::Durability};
 use crate::metrics::SpoolMetrics;
 
 /// Settings of a [`Spool`](super::Spool).
@@ -18,6 +15,7 @@ use crate::metrics::SpoolMetrics;
 /// - durability: [`Durability::PowerLoss`]
 /// - spool after: 250 ms
 /// - on disk: 1,000,000 records, 1 GiB; overflow: [`Overflow::Reject`]
+/// - parked: 100,000 records
 /// - a record: 8 MiB
 /// - in memory: 64 MiB
 /// - a batch: 1,024 records, 1 MiB
@@ -28,11 +26,12 @@ use crate::metrics::SpoolMetrics;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SpoolOptions {
-    pub(super) path: PathBuf,
+    pub(super) dir: SpoolDir,
     pub(super) ack: Ack,
     pub(super) durability: Durability,
     pub(super) spool_after: Duration,
     pub(super) max_records: u64,
+    pub(super) max_parked: u64,
     pub(super) max_bytes: u64,
     pub(super) overflow: Overflow,
     pub(super) max_record_bytes: usize,
@@ -48,16 +47,18 @@ pub struct SpoolOptions {
 }
 
 impl SpoolOptions {
-    /// The defaults, in the directory `path`, which is made if it is missing.
+    /// The defaults, in the directory `dir`, which is made if it is missing.
     ///
-    /// The directory is the spool's alone, and one process has it open at a time.
-    pub fn new(path: impl AsRef<Path>) -> Self {
+    /// A path is a directory that is the spool's alone, and one process has it open at a time. Many processes
+    /// can share one that is [`SpoolDir::shared`].
+    pub fn new(dir: impl Into<SpoolDir>) -> Self {
         Self {
-            path: path.as_ref().to_owned(),
+            dir: dir.into(),
             ack: Ack::Primary,
             durability: Durability::PowerLoss,
             spool_after: Duration::from_millis(250),
             max_records: 1_000_000,
+            max_parked: 100_000,
             max_bytes: 1 << 30,
             overflow: Overflow::Reject,
             max_record_bytes: 8 << 20,
@@ -71,6 +72,17 @@ impl SpoolOptions {
             recoveries: None,
             metrics: SpoolMetrics::default(),
         }
+    }
+
+    /// The directory, instead of the one it was made with.
+    pub fn with_dir(mut self, dir: impl Into<SpoolDir>) -> Self {
+        self.dir = dir.into();
+        self
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &SpoolDir {
+        &self.dir
     }
 
     /// What a receipt stands for.
@@ -102,6 +114,16 @@ impl SpoolOptions {
     /// The files may grow to a few times this: see `docs/operations.md`.
     pub fn with_max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes.max(4 << 10);
+        self
+    }
+
+    /// How many records may be parked: those that Redis refuses for good. At least 1.
+    ///
+    /// At the bound nothing is lost and nothing is dropped: the queue with the next such record is blocked,
+    /// loudly, its records wait on disk, and it goes on by itself once parked records have been
+    /// [sent again](super::Spool::unpark) or [deleted](super::Spool::delete_parked).
+    pub fn with_max_parked(mut self, records: u64) -> Self {
+        self.max_parked = records.max(1);
         self
     }
 

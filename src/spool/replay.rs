@@ -1,6 +1,6 @@
 //! What waits on disk, on its way back: reads ahead, makes batches, and removes what is delivered.
 //!
-//! The front of the disk is either what an earlier run left, lane by lane, or this run's own lane.
+//! The front of the disk is either another lane's, one after the other, or this run's own lane.
 
 use std::{
     collections::VecDeque,
@@ -13,6 +13,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use super::{
     Batch, LaneId, Spoolable,
     chunk::{Held, Key, Parked},
+    commit::Replaced,
     error::StoreError,
     lane::Lane,
     shared::Shared,
@@ -22,19 +23,24 @@ use crate::{
     error::{Error, ErrorKind},
 };
 
-/// A lane that an earlier run left on disk. It keeps its id and its numbers.
+/// A lane on disk that is not this run's own: an earlier run left it, or it was parked and is to be sent
+/// again. It keeps its id and its numbers.
 #[derive(Debug)]
 pub(super) struct Older {
     pub(super) lane: LaneId,
     pub(super) front: u64,
     pub(super) last: u64,
     pub(super) acknowledged: u64,
+    /// How often its records have been refused and parked before.
+    pub(super) refused: u32,
 }
 
 pub(super) struct Replay<T> {
     queue: Arc<str>,
     /// In the order of their age.
     older: VecDeque<Older>,
+    /// Older ones as soon as no batch from disk is on its way.
+    adopted: VecDeque<Older>,
     /// Read, and not yet sent.
     ahead: VecDeque<Portion<T>>,
     /// Where the read under way began, or else where the next one begins; `None` at the front.
@@ -67,6 +73,7 @@ struct Whole {
 /// A batch from disk that is on its way.
 pub(super) struct Sent {
     older: bool,
+    refused: u32,
     /// The chunks that it finishes.
     completes: Vec<Whole>,
 }
@@ -74,6 +81,11 @@ pub(super) struct Sent {
 impl Sent {
     pub(super) fn is_older(&self) -> bool {
         self.older
+    }
+
+    /// How often its records have been refused and parked before.
+    pub(super) fn refused(&self) -> u32 {
+        self.refused
     }
 }
 
@@ -83,12 +95,12 @@ struct Parking {
     through: u64,
     older: bool,
     removes: Vec<Whole>,
-    answer: BoxFuture<'static, Result<(), StoreError>>,
+    answer: BoxFuture<'static, Result<Replaced, StoreError>>,
 }
 
 enum Finished {
     Read(Result<Vec<Held>, StoreError>),
-    Parked(Result<(), StoreError>, Parking),
+    Parked(Result<Replaced, StoreError>, Parking),
 }
 
 impl<T: Spoolable> Replay<T> {
@@ -96,6 +108,7 @@ impl<T: Spoolable> Replay<T> {
         Self {
             queue,
             older,
+            adopted: VecDeque::new(),
             ahead: VecDeque::new(),
             read_from: None,
             reading: None,
@@ -105,6 +118,24 @@ impl<T: Spoolable> Replay<T> {
             shown_written_ms: None,
             in_flight: false,
         }
+    }
+
+    /// Sends another lane's records before this run's own.
+    pub(super) fn adopt(&mut self, lane: Older) {
+        self.adopted.push_back(lane);
+    }
+
+    /// Puts what was [adopted](Self::adopt) in line, once that mixes nothing up. Says whether it did.
+    pub(super) fn promote(&mut self) -> bool {
+        if self.adopted.is_empty() || self.in_flight || self.parking.is_some() {
+            return false;
+        }
+        if self.older.is_empty() {
+            // What has been read ahead is the own lane's.
+            self.rewind();
+        }
+        self.older.append(&mut self.adopted);
+        true
     }
 
     pub(super) fn is_parking(&self) -> bool {
@@ -166,6 +197,7 @@ impl<T: Spoolable> Replay<T> {
         let (mut records, mut room) = (Vec::new(), bytes);
         let mut sent = Sent {
             older: !self.older.is_empty(),
+            refused: self.older.front().map_or(0, |older| older.refused),
             completes: Vec::new(),
         };
         self.front_written_ms = self.ahead.front().map(|portion| portion.whole.written_ms);
@@ -216,7 +248,8 @@ impl<T: Spoolable> Replay<T> {
         self.advance(sent.older, through, lane);
     }
 
-    /// Puts `parked` aside, the last of which has number `through`.
+    /// Puts `parked` aside, the last of which has number `through`. There is room
+    /// [reserved](super::usage::Usage::reserve_parked) for them.
     pub(super) fn park(
         &mut self,
         parked: Vec<Parked>,
@@ -305,22 +338,26 @@ impl<T: Spoolable> Replay<T> {
         match self.finished.take() {
             None => Ok(0),
             Some(Finished::Read(Ok(chunks))) => self.take_in(chunks, lane).map(|()| 0),
-            Some(Finished::Read(Err(error)) | Finished::Parked(Err(error), _)) => {
-                self.rewind();
-                Err(
-                    Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::No))
-                        .with_cause(error.to_string()),
-                )
+            Some(Finished::Read(Err(error))) => Err(self.failed(&error)),
+            Some(Finished::Parked(Err(error), parking)) => {
+                shared.usage.free_parked(parking.count, 0);
+                Err(self.failed(&error))
             }
-            Some(Finished::Parked(Ok(()), parking)) => {
+            Some(Finished::Parked(Ok(replaced), parking)) => {
+                let usage = &shared.usage;
+                usage.adopt(0, parking.bytes, 0);
+                usage.free_parked(replaced.records, replaced.bytes);
                 free(parking.removes, shared, false);
-                shared
-                    .usage
-                    .adopt(parking.count, parking.bytes, parking.count);
                 self.advance(parking.older, parking.through, lane);
-                Ok(parking.count)
+                Ok(parking.count - replaced.records)
             }
         }
+    }
+
+    fn failed(&mut self, error: &StoreError) -> Error {
+        self.rewind();
+        Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::No))
+            .with_cause(error.to_string())
     }
 
     fn take_in(&mut self, chunks: Vec<Held>, lane: &mut Lane) -> Result<(), Error> {

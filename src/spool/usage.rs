@@ -70,6 +70,30 @@ impl Usage {
         self.freed.send_replace(());
     }
 
+    /// Makes room among the parked ones for up to `wanted` records, of which there may be `most`. Says for
+    /// how many.
+    pub(super) fn reserve_parked(&self, wanted: u64, most: u64) -> u64 {
+        let mut room = 0;
+        let _ = self.parked.fetch_update(Relaxed, Relaxed, |parked| {
+            room = wanted.min(most.saturating_sub(parked));
+            Some(parked + room)
+        });
+        self.records.fetch_add(room, Relaxed);
+        room
+    }
+
+    /// Parked records have left the disk, or have not come there.
+    pub(super) fn free_parked(&self, records: u64, bytes: u64) {
+        self.parked.fetch_sub(records, Relaxed);
+        self.free(records, bytes);
+    }
+
+    /// Parked records that took `bytes` wait again.
+    pub(super) fn unpark(&self, records: u64, bytes: u64) {
+        self.parked.fetch_sub(records, Relaxed);
+        self.free(0, bytes);
+    }
+
     /// Changes whenever records have left the disk.
     pub(super) fn freed(&self) -> watch::Receiver<()> {
         self.freed.subscribe()

@@ -180,10 +180,38 @@ async fn what_redis_will_never_take_is_parked_and_said_so() {
     assert_eq!(list(&redis, "right").await, jobs("right", 3));
     let parked = run(&["parked", "ls", "--json", &dir]).await.ends(0).lines();
     assert_eq!(parked.len(), 3);
-    assert!(
-        parked[0]["reason"].as_str().unwrap().contains("WRONGTYPE"),
-        "{parked:?}"
-    );
+    let reason = parked[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("WRONGTYPE"), "{reason}");
+
+    // Put right, one is sent again, one deleted, and the last sent again with all that there are.
+    let del = redis::cmd("DEL").arg("wrong").to_owned();
+    redis.command::<()>(&del).await.unwrap();
+    let ids: Vec<_> = parked
+        .iter()
+        .map(|parked| parked["id"].as_str().unwrap())
+        .collect();
+    run(&["parked", "retry", &dir]).await.ends(2);
+    let said = run(&["parked", "retry", "--id", ids[2], &dir])
+        .await
+        .ends(0);
+    assert_eq!(said.out, "1 parked record to be sent again\n");
+    let said = run(&["parked", "rm", "--id", ids[0], "--json", &dir])
+        .await
+        .ends(0);
+    assert_eq!(said.json()["records"], 1);
+    for gone in [ids[0], ids[2]] {
+        run(&["parked", "retry", "--id", gone, &dir]).await.ends(1);
+        run(&["parked", "rm", "--id", gone, &dir]).await.ends(1);
+    }
+    run(&["parked", "rm", "--queue", "right", &dir])
+        .await
+        .ends(1);
+    run(&["drain", &dir, "--to", &redis.url()]).await.ends(5);
+    assert_eq!(list(&redis, "wrong").await, ["wrong-2"]);
+    run(&["parked", "retry", "--all", &dir]).await.ends(0);
+    run(&["drain", &dir, "--to", &redis.url()]).await.ends(0);
+    assert_eq!(list(&redis, "wrong").await, ["wrong-2", "wrong-1"]);
+    run(&["parked", "retry", "--all", &dir]).await.ends(0);
 }
 
 #[tokio::test]

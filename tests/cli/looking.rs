@@ -237,12 +237,19 @@ async fn parked_records_are_listed_with_their_reasons() {
         (&json!(LANE), &json!(2))
     );
 
-    let said = run(&["parked", "show", "--payload", "--number", "2", &dir])
-        .await
-        .ends(0);
+    let said = run(&[
+        "parked",
+        "show",
+        "--payload",
+        "--id",
+        &format!("{LANE}/2"),
+        &dir,
+    ])
+    .await
+    .ends(0);
     assert_eq!(field(&said.out, "payload"), "secret-2");
     assert_eq!(field(&said.out, "key"), "emails");
-    run(&["parked", "show", "--number", "9", &dir])
+    run(&["parked", "show", "--id", &format!("{LANE}/9"), &dir])
         .await
         .ends(1);
 }

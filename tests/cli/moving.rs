@@ -1,8 +1,12 @@
 //! export and import: what goes out comes back as it was, and once.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
-use seawall::chaos::RedisServer;
+use seawall::{
+    Seawall,
+    chaos::RedisServer,
+    spool::{SpoolDir, SpoolOptions},
+};
 use serde_json::{Value, json};
 
 use super::support::{LANE, Scene, fixed, jobs, leave, list, run};
@@ -203,4 +207,36 @@ async fn an_export_replaces_no_file() {
     run(&["export", &scene.at("spool"), "-o", &scene.at("no/such")])
         .await
         .ends(1);
+}
+
+#[tokio::test]
+async fn what_is_put_into_a_slot_of_a_shared_directory_is_found_there() {
+    let redis = RedisServer::start().await.unwrap();
+    let scene = Scene::new();
+    leave(&scene.path("spool"), "many", 100).await;
+    run(&["export", &scene.at("spool"), "-o", &scene.at("all")])
+        .await
+        .ends(0);
+    // An application that shares the directory has ended with nothing left.
+    let shared = || SpoolDir::shared(scene.path("shared"));
+    let app = async |url: &str| {
+        let app = Seawall::builder(url, scene.path("unused")).unwrap();
+        let app = app.spool(|_| SpoolOptions::new(shared()));
+        app.connect().await.unwrap()
+    };
+    let first = app("redis://127.0.0.1:1").await;
+    first.shutdown(Duration::ZERO).await.unwrap();
+    let whole = run(&["stat", &scene.at("shared")]).await.ends(1);
+    assert!(whole.err.contains("give one of its slots"), "{}", whole.err);
+
+    let slot = scene.at("shared/slot-1");
+    run(&["import", &slot, "-i", &scene.at("all")])
+        .await
+        .ends(0);
+    // Another takes that slot, and would take it over if it had another one.
+    assert!(!scene.path("shared/slot-1.idle").exists());
+    let next = app(&redis.url()).await;
+    next.flush().await;
+    next.shutdown(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(list(&redis, "many").await, jobs("many", 100));
 }

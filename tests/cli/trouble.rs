@@ -87,7 +87,7 @@ async fn another_users_spool_is_not_touched() {
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&dir, Some(12_345), None).unwrap();
     } else {
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o0)).unwrap();
     }
     for command in COMMANDS {
         let said = run(&[command, &[&scene.at("spool")]].concat())

@@ -97,12 +97,18 @@ async fn write(
     let progress = Progress::of_records(total, "export", json);
     // First, so that none of them can come back as one that waits.
     if what.parked {
-        for parked in spool.parked(usize::MAX).await? {
-            if what.choice.takes(parked.queue(), parked.lane()) {
-                line(parked.into(), to, file)?;
-                report.parked += 1;
+        let mut after = None;
+        loop {
+            let page = spool.parked(after).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id());
+            progress.add(page.len() as u64);
+            for parked in page {
+                if what.choice.takes(parked.queue(), parked.lane()) {
+                    line(parked.into(), to, file)?;
+                    report.parked += 1;
+                }
             }
-            progress.add(1);
         }
     }
     if what.waiting {

@@ -67,10 +67,6 @@ impl Failure {
         move |error| Self::new(format!("cannot {action}: {error}"))
     }
 
-    pub(crate) fn is_in_use(&self) -> bool {
-        self.code == Code::InUse
-    }
-
     /// Says it on stderr, and gives the exit code. A stderr that is closed changes nothing.
     pub(crate) fn report(self, as_json: bool) -> ExitCode {
         let code = ExitCode::from(self.code as u8);
@@ -124,6 +120,10 @@ impl From<OpenError> for Failure {
                 "stop the process that has it, or ask that process: its metrics and health() tell what is in it",
             ),
             OpenError::Damaged { .. } => failure.with_code(Code::Damaged),
+            OpenError::NotASpool { path, .. } if path.join("slot-1").is_dir() => {
+                Self::new(format!("{path:?} is shared by many processes, each with a slot of it"))
+                    .with_next(format!("give one of its slots: {:?}", path.join("slot-1")))
+            }
             OpenError::NotASpool { path, .. } => {
                 Self::new(format!("{path:?} is not a spool: it has no FORMAT file")).with_next(NO_SPOOL)
             }

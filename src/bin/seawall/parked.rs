@@ -1,11 +1,18 @@
 //! `parked`: records that Redis refused for good.
 
-use std::path::PathBuf;
+use std::{
+    fmt::{self, Display},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
-use seawall::spool::{
-    Parked,
-    stopped::{Record, Stopped},
+use seawall::{
+    sequence::Write,
+    spool::{
+        Parked, ParkedFilter, ParkedId, Spool, SpoolOptions,
+        stopped::{Record, Stopped, look},
+    },
 };
 use serde::Serialize;
 
@@ -13,16 +20,18 @@ use crate::{
     Out, Result, export,
     failure::Failure,
     output::{Column, Side::Left, Side::Right, Table},
-    place::{Choice, Place},
+    place::{Choice, Place, is_ours},
     show::Content,
-    text::{count, moment, plain, size, unix_ms},
+    text::{count, counted, moment, plain, size, unix_ms},
 };
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Ls(Ls),
     Show(Show),
+    Retry(Retry),
     Export(Export),
+    Rm(Rm),
 }
 
 /// List them, with the reason why Redis will not take them
@@ -37,19 +46,30 @@ pub(crate) struct Ls {
     limit: usize,
 }
 
-/// Show all that is known of them
+/// Show all that is known of them, but what is in them
 #[derive(Args)]
 pub(crate) struct Show {
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
     choice: Choice,
-    /// Only the one with this number
+    /// Only this one, LANE/NUMBER as it is listed
     #[arg(long)]
-    number: Option<u64>,
+    id: Option<ParkedId>,
     /// Show what is in them, too: it may be secret
     #[arg(long)]
     payload: bool,
+}
+
+/// Let them wait for Redis again: the next drain, or the application, sends them
+///
+/// Each moves, in one step, to a fresh lane of its queue. If Redis refuses it again, it is parked again.
+#[derive(Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    which: Which,
 }
 
 /// Copy them as lines of JSON, which `import` puts back
@@ -64,41 +84,61 @@ pub(crate) struct Export {
     output: Option<PathBuf>,
 }
 
+/// Delete them
+#[derive(Args)]
+pub(crate) struct Rm {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Which ones are meant has to be said.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// This one, LANE/NUMBER as it is listed
+    #[arg(long)]
+    id: Option<ParkedId>,
+    /// Those of this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+}
+
 pub(crate) async fn run(command: &Command, out: &mut Out) -> Result<()> {
     match command {
         Command::Ls(arguments) => ls(arguments, out).await,
         Command::Show(arguments) => show(arguments, out).await,
+        Command::Retry(arguments) => retry(arguments, out).await,
         Command::Export(arguments) => export(arguments, out).await,
+        Command::Rm(arguments) => rm(arguments, out).await,
     }
 }
 
 async fn ls(arguments: &Ls, out: &mut Out) -> Result<()> {
     let spool = arguments.place.open().await?;
-    let limit = if arguments.limit == 0 {
-        usize::MAX
-    } else {
-        arguments.limit
+    let mut room = match arguments.limit {
+        0 => usize::MAX,
+        limit => limit,
     };
     let mut table = Table::new(COLUMNS);
-    for parked in chosen(&spool, &arguments.choice)
-        .await?
-        .into_iter()
-        .take(limit)
+    let mut pages = Pages::of(&spool, &arguments.choice);
+    while room > 0
+        && let Some(mut page) = pages.next().await?
     {
-        if out.is_json() {
-            out.record(&Shown::of(parked, false))?;
-            continue;
+        page.truncate(room);
+        room -= page.len();
+        for parked in page {
+            if out.is_json() {
+                out.record(&Shown::of(parked, false))?;
+            } else {
+                table.push(row(&parked));
+                table.spill(out)?;
+            }
         }
-        table.push(vec![
-            plain(parked.queue()),
-            parked.lane().to_string(),
-            count(parked.number()),
-            moment(unix_ms(parked.parked_at())),
-            count(parked.attempts().into()),
-            size(parked.record().len() as u64),
-            plain(parked.reason()),
-        ]);
-        table.spill(out)?;
     }
     if !out.is_json() {
         table.write(out)?;
@@ -108,38 +148,60 @@ async fn ls(arguments: &Ls, out: &mut Out) -> Result<()> {
 
 const COLUMNS: &[Column] = &[
     ("QUEUE", Left),
-    ("LANE", Left),
-    ("NUMBER", Right),
+    ("ID", Left),
     ("PARKED", Left),
     ("ATTEMPTS", Right),
     ("BYTES", Right),
     ("REASON", Left),
 ];
 
+fn row(parked: &Parked) -> Vec<String> {
+    vec![
+        plain(parked.queue()),
+        parked.id().to_string(),
+        moment(unix_ms(parked.parked_at())),
+        count(parked.attempts().into()),
+        size(parked.record().len() as u64),
+        plain(parked.reason()),
+    ]
+}
+
 async fn show(arguments: &Show, out: &mut Out) -> Result<()> {
     let spool = arguments.place.open().await?;
+    let is_meant = |parked: &Parked| arguments.id.is_none_or(|only| only == parked.id());
     let mut found = 0;
-    for parked in chosen(&spool, &arguments.choice).await? {
-        if arguments.number.is_some_and(|only| only != parked.number()) {
-            continue;
-        }
-        let shown = Shown::of(parked, arguments.payload);
-        if out.is_json() {
-            out.record(&shown)?;
-        } else {
-            if found > 0 {
-                out.line("")?;
+    let mut pages = Pages::of(&spool, &arguments.choice);
+    while let Some(page) = pages.next().await? {
+        for parked in page.into_iter().filter(is_meant) {
+            let shown = Shown::of(parked, arguments.payload);
+            if out.is_json() {
+                out.record(&shown)?;
+            } else {
+                if found > 0 {
+                    out.line("")?;
+                }
+                shown.lines(out)?;
             }
-            shown.lines(out)?;
+            found += 1;
         }
-        found += 1;
     }
     spool.close().await?;
-    if found == 0 && (arguments.number.is_some() || !arguments.choice.is_all()) {
-        return Err(Failure::new("no parked record is like that")
-            .with_next("`seawall spool parked ls` lists those there are"));
+    if found == 0 && (arguments.id.is_some() || !arguments.choice.is_all()) {
+        return Err(none());
     }
     Ok(())
+}
+
+fn none() -> Failure {
+    Failure::new("no parked record is like that")
+        .with_next("`seawall spool parked ls` lists those there are")
+}
+
+async fn retry(arguments: &Retry, out: &mut Out) -> Result<()> {
+    let spool = open(&arguments.place).await?;
+    let done = spool.unpark(arguments.which.filter()).await;
+    spool.shutdown(Duration::ZERO).await?;
+    arguments.which.report(done?, "resent", out)
 }
 
 async fn export(arguments: &Export, out: &mut Out) -> Result<()> {
@@ -153,14 +215,84 @@ async fn export(arguments: &Export, out: &mut Out) -> Result<()> {
     Ok(spool.close().await?)
 }
 
-async fn chosen(spool: &Stopped, choice: &Choice) -> Result<Vec<Parked>> {
-    let mut parked = spool.parked(usize::MAX).await?;
-    parked.retain(|parked| choice.takes(parked.queue(), parked.lane()));
-    Ok(parked)
+async fn rm(arguments: &Rm, out: &mut Out) -> Result<()> {
+    let spool = open(&arguments.place).await?;
+    let done = spool.delete_parked(arguments.which.filter()).await;
+    spool.shutdown(Duration::ZERO).await?;
+    arguments.which.report(done?, "deleted", out)
+}
+
+/// As an application does it, without a way to Redis: nothing is sent.
+async fn open(place: &Place) -> Result<Spool<Write>> {
+    let path = place.path()?;
+    is_ours(&look(&path)?)?;
+    Ok(Spool::open(SpoolOptions::new(&path)).await?)
+}
+
+impl Which {
+    fn filter(&self) -> ParkedFilter {
+        match (self.id, &self.queue) {
+            (Some(id), _) => id.into(),
+            (None, Some(queue)) => ParkedFilter::queue(queue),
+            (None, None) => ParkedFilter::all(),
+        }
+    }
+
+    fn report(&self, records: u64, fate: &'static str, out: &mut Out) -> Result<()> {
+        if records == 0 && !self.all {
+            return Err(none());
+        }
+        out.report(&Report { fate, records })
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    fate: &'static str,
+    records: u64,
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let records = counted(self.records, "parked record");
+        match self.fate {
+            "resent" => writeln!(f, "{records} to be sent again"),
+            fate => writeln!(f, "{fate} {records}"),
+        }
+    }
+}
+
+/// The parked records that were asked for, page by page.
+struct Pages<'a> {
+    spool: &'a Stopped,
+    choice: &'a Choice,
+    after: Option<ParkedId>,
+}
+
+impl<'a> Pages<'a> {
+    fn of(spool: &'a Stopped, choice: &'a Choice) -> Self {
+        Self {
+            spool,
+            choice,
+            after: None,
+        }
+    }
+
+    /// What a page has of them, perhaps none; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Vec<Parked>>> {
+        let mut page = self.spool.parked(self.after).await?;
+        let Some(last) = page.last() else {
+            return Ok(None);
+        };
+        self.after = Some(last.id());
+        page.retain(|parked| self.choice.takes(parked.queue(), parked.lane()));
+        Ok(Some(page))
+    }
 }
 
 #[derive(Serialize)]
 struct Shown {
+    id: String,
     queue: String,
     lane: String,
     number: u64,
@@ -175,6 +307,7 @@ struct Shown {
 impl Shown {
     fn of(parked: Parked, payload: bool) -> Self {
         Self {
+            id: parked.id().to_string(),
             queue: parked.queue().to_owned(),
             lane: parked.lane().to_string(),
             number: parked.number(),
@@ -189,9 +322,8 @@ impl Shown {
     fn lines(&self, out: &mut Out) -> Result<()> {
         let content = &self.content;
         let rows = [
+            ("id", self.id.clone()),
             ("queue", plain(&self.queue)),
-            ("lane", self.lane.clone()),
-            ("number", count(self.number)),
             ("parked", moment(self.parked_ms)),
             ("attempts", count(self.attempts.into())),
             ("reason", plain(&self.reason)),

@@ -153,7 +153,7 @@ pub(crate) struct Content {
 enum Part {
     Text(String),
     Base64(String),
-    Command(Vec<Part>),
+    Command(Vec<Self>),
 }
 
 impl<'a> Shown<'a> {

@@ -94,10 +94,20 @@ async fn audit(path: &Path, json: bool) -> Result<Report> {
             count(found)
         ));
     }
-    match spool.parked(usize::MAX).await {
-        Ok(parked) => report.parked = parked.len() as u64,
-        Err(error) => report.problems.push(format!("parked records: {error}")),
+    let mut after = None;
+    loop {
+        match spool.parked(after).await {
+            Ok(page) => match page.last() {
+                Some(last) => after = Some(last.id()),
+                None => break,
+            },
+            Err(error) => {
+                report.problems.push(format!("parked records: {error}"));
+                break;
+            }
+        }
     }
+    report.parked = spool.contents().parked;
     spool.close().await?;
     Ok(report)
 }

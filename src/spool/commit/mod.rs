@@ -27,6 +27,7 @@ use super::{
     chunk::{Chunk, Held, Key, LaneId, Parked},
     dir::{Directory, failed},
     error::{OpenError, StoreError},
+    parking::ParkedId,
     store::{Changes, SledStore, Store},
 };
 use crate::metrics::SpoolMetrics;
@@ -116,7 +117,10 @@ impl Disk {
         self.write(chunks, Vec::new()).await
     }
 
-    /// Keeps refused records apart, with the chunks they came in removed in the same step.
+    /// Keeps refused records apart, consecutive ones of one lane, with the chunks they came in removed in
+    /// the same step.
+    ///
+    /// Says which of them had been parked before, by a run that died before it removed them.
     ///
     /// # Cancel safety
     ///
@@ -125,8 +129,32 @@ impl Disk {
         &self,
         parked: Vec<Parked>,
         remove: Vec<Key>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Replaced, StoreError> {
+        let mut replaced = Replaced::default();
+        if let Some(first) = parked.first() {
+            let before = ParkedId::new(first.lane, first.number.saturating_sub(1));
+            let mut same = self.parked(Some(before), parked.len(), usize::MAX).await?;
+            same.retain(|there| parked.iter().any(|parked| parked.id() == there.id()));
+            replaced.records = same.len() as u64;
+            replaced.bytes = same.iter().map(Parked::bytes).sum();
+        }
         self.write(parked.iter().flat_map(Parked::encode).collect(), remove)
+            .await?;
+        Ok(replaced)
+    }
+
+    /// Drops the parked records `which` and writes `put`, all or nothing, and comes back once that is
+    /// durable. Those of `which` that are not there are no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`append`](Self::append).
+    pub(super) async fn unpark(
+        &self,
+        which: Vec<ParkedId>,
+        put: Vec<Chunk>,
+    ) -> Result<(), StoreError> {
+        self.change(put, Vec::new(), |write| Command::Unpark(which, write))
             .await
     }
 
@@ -173,9 +201,20 @@ impl Disk {
             .await?
     }
 
-    /// The refused records that are kept, oldest lane first, up to `limit`.
-    pub(super) async fn parked(&self, limit: usize) -> Result<Vec<Parked>, StoreError> {
-        self.ask(1, |room, answer| Command::Parked(limit, room, answer))
+    /// The refused records that are kept, by lane and number, the oldest lane first: those that follow
+    /// `after`. Stops with the one that reaches one of the limits: at least one if there is any.
+    pub(super) async fn parked(
+        &self,
+        after: Option<ParkedId>,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Parked>, StoreError> {
+        let page = Page {
+            after,
+            max_records,
+            max_bytes,
+        };
+        self.ask(1, |room, answer| Command::Parked(page, room, answer))
             .await?
     }
 
@@ -192,11 +231,20 @@ impl Disk {
     }
 
     async fn write(&self, put: Vec<Chunk>, remove: Vec<Key>) -> Result<(), StoreError> {
+        self.change(put, remove, Command::Write).await
+    }
+
+    async fn change(
+        &self,
+        put: Vec<Chunk>,
+        remove: Vec<Key>,
+        command: impl FnOnce(Write) -> Command,
+    ) -> Result<(), StoreError> {
         let bytes = put.iter().map(Chunk::bytes).sum::<u64>() / UNIT_BYTES;
         let units = u32::try_from(bytes).map_or(ROOM_UNITS, |units| (units + 1).min(ROOM_UNITS));
         self.ask(units, |room, answer| {
             let changes = Changes { remove, put };
-            Command::Write(Write {
+            command(Write {
                 changes,
                 answer,
                 room,
@@ -262,8 +310,10 @@ enum Command {
         OwnedSemaphorePermit,
         oneshot::Sender<Result<Vec<Held>, StoreError>>,
     ),
+    /// The parked records that are to be dropped with the write.
+    Unpark(Vec<ParkedId>, Write),
     Parked(
-        usize,
+        Page,
         OwnedSemaphorePermit,
         oneshot::Sender<Result<Vec<Parked>, StoreError>>,
     ),
@@ -288,6 +338,21 @@ struct Wanted {
     from: u64,
     max_records: usize,
     max_bytes: usize,
+}
+
+/// Which parked records are to be read.
+#[derive(Clone, Copy)]
+struct Page {
+    after: Option<ParkedId>,
+    max_records: usize,
+    max_bytes: usize,
+}
+
+/// What has taken the place of the same records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Replaced {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
 
 /// The queue to the thread holds 1,024 small commands, or 64 MiB; more wait outside.

@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::Wanted;
+use super::{Page, Wanted};
 use crate::spool::{
     chunk::{Damaged, Frame, Gather, Held, Key, Kind, LaneId, Parked, Whole},
     error::StoreError,
+    parking::ParkedId,
     store::Store,
 };
 
@@ -103,17 +104,35 @@ pub(super) fn read(store: &impl Store, wanted: Wanted) -> Result<Vec<Held>, Stor
 }
 
 /// The parked records; a damaged one is an error.
-pub(super) fn parked(store: &impl Store, limit: usize) -> Result<Vec<Parked>, StoreError> {
-    let mut parked = Vec::new();
-    if limit == 0 {
+pub(super) fn parked(store: &impl Store, page: Page) -> Result<Vec<Parked>, StoreError> {
+    let mut parked: Vec<Parked> = Vec::new();
+    if page.max_records == 0 {
         return Ok(parked);
     }
-    let (from, to) = (Key::first_of(Kind::Parked), Key::last_of(Kind::Parked));
-    whole(store, from, to, |whole| {
-        parked.push(Parked::of(whole)?);
-        Ok(parked.len() < limit)
+    let from = page.after.map_or(Key::first_of(Kind::Parked), |after| {
+        Key::new(Kind::Parked, after.lane(), after.number(), u16::MAX)
+    });
+    let mut room = page.max_bytes;
+    whole(store, from, Key::last_of(Kind::Parked), |whole| {
+        let next = Parked::of(whole)?;
+        room = room.saturating_sub(next.record.len());
+        parked.push(next);
+        Ok(parked.len() < page.max_records && room > 0)
     })?;
     Ok(parked)
+}
+
+/// The keys of all parts of parked records.
+pub(super) fn parked_keys(store: &impl Store, which: &[ParkedId]) -> Result<Vec<Key>, StoreError> {
+    let mut keys = Vec::with_capacity(which.len());
+    for id in which {
+        let key = |part| Key::new(Kind::Parked, id.lane(), id.number(), part);
+        store.scan(key(0), key(u16::MAX), &mut |key, _| {
+            keys.push(key);
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(keys)
 }
 
 /// Shows whole bodies until `visit` says that it has enough.

@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Command, DiskOptions, Durability, Left, Shared, Write,
-    read::{left, parked, read},
+    read::{left, parked, parked_keys, read},
 };
 use crate::{
     metrics::SpoolMetrics,
@@ -125,17 +125,20 @@ impl<S: Store> Committer<S> {
             Command::Read(wanted, _room, answer) => {
                 let _ = answer.send(self.look(|store| read(store, wanted)));
             }
-            Command::Parked(limit, _room, answer) => {
-                let _ = answer.send(self.look(|store| parked(store, limit)));
+            Command::Parked(page, _room, answer) => {
+                let _ = answer.send(self.look(|store| parked(store, page)));
             }
-            Command::Write(write) => {
-                gathered.bytes += write
-                    .changes
-                    .put
-                    .iter()
-                    .map(|chunk| chunk.bytes())
-                    .sum::<u64>();
-                gathered.writes.push(write);
+            Command::Write(write) => gathered.add(write),
+            Command::Unpark(which, mut write) => {
+                match self.look(|store| parked_keys(store, &which)) {
+                    Ok(keys) => {
+                        write.changes.remove.extend(keys);
+                        gathered.add(write);
+                    }
+                    Err(error) => {
+                        let _ = write.answer.send(Err(error));
+                    }
+                }
             }
             Command::Wake => self.removing_since = Some(Instant::now()),
             Command::Close(_room, answer) => {
@@ -252,6 +255,14 @@ struct Gathered {
     writes: Vec<Write>,
     bytes: u64,
     close: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl Gathered {
+    fn add(&mut self, write: Write) {
+        let put = write.changes.put.iter();
+        self.bytes += put.map(|chunk| chunk.bytes()).sum::<u64>();
+        self.writes.push(write);
+    }
 }
 
 /// What the panic said stays where the panic hook has put it: it may quote what is on disk.

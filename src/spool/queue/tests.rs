@@ -6,6 +6,7 @@ use std::{ops::ControlFlow, sync::mpsc as std_mpsc};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tower::{Service, service_fn, util::BoxCloneSyncService};
 
 use super::*;
@@ -13,8 +14,8 @@ use crate::spool::{
     Owner, SpoolOptions, Spooling, Undecodable,
     chunk::Key,
     commit::{Disk, DiskOptions, Durability},
+    slots::{Adoption, Opened, Place},
     store::{Changes, Store},
-    usage::Usage,
 };
 
 /// Takes the first write and never comes back from it, until the other end is dropped.
@@ -79,15 +80,19 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
     let (stalled, stall) = std_mpsc::channel();
     let options = SpoolOptions::new("no directory");
     let disk_options = DiskOptions {
-        path: options.path.clone(),
+        path: options.dir.path().to_owned(),
         durability: Durability::ProcessCrash,
         metrics: options.metrics.clone(),
     };
     let store = Stalled(Mutex::new(stall));
     let (disk, left) = Disk::start(&disk_options, move || Ok(store)).expect("it opens");
-    let usage = Usage::new(10, 1 << 20, options.metrics.clone());
+    let opened = Opened {
+        disk,
+        left,
+        place: Place::Alone(disk_options.path),
+    };
     let (answer_after, disk_timeout) = (options.spool_after * 3, options.disk_timeout);
-    let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
+    let shared = Arc::new(Shared::new(options, opened, CancellationToken::new()));
     shared.set_way_out(BoxCloneSyncService::new(service_fn(
         move |_: Batch<Note>| async move {
             tokio::time::sleep(answer_after).await;
@@ -95,7 +100,10 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
             Err::<Applied, _>(Error::new(ErrorKind::Timeout, lost))
         },
     )));
-    let mut spooling = Spooling::new(Arc::new(Owner { shared }));
+    let mut spooling = Spooling::new(Arc::new(Owner {
+        shared,
+        adoption: Adoption::default(),
+    }));
     let since = Instant::now();
     let mut answers = Vec::new();
     for _ in 0..3 {

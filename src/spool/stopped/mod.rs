@@ -65,12 +65,13 @@ pub use self::{
     restore::{Restored, Unrestorable},
 };
 use super::{
-    LaneId, OpenError, Parked,
-    commit::{Disk, DiskOptions, Durability, Left, LeftLane},
+    LaneId, OpenError, Parked, ParkedId, SpoolOptions,
+    commit::{Disk, Left, LeftLane},
     dir::failed,
     disk_failed,
+    slots::{self, Opened},
 };
-use crate::{error::Error, metrics::SpoolMetrics};
+use crate::error::Error;
 
 /// A spool's directory, held open by a tool instead of an application.
 ///
@@ -119,18 +120,7 @@ impl Stopped {
     /// As with [`open`](Self::open).
     pub async fn create(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref().to_owned();
-        let options = DiskOptions {
-            path: path.clone(),
-            durability: Durability::PowerLoss,
-            metrics: SpoolMetrics::default(),
-        };
-        let opening = tokio::task::spawn_blocking(move || Disk::open(&options));
-        let (disk, left) = match opening.await {
-            Ok(opened) => opened?,
-            Err(interrupted) => {
-                return Err(failed("open", &path)(io::Error::other(interrupted)));
-            }
-        };
+        let Opened { disk, left, .. } = slots::open(&SpoolOptions::new(&path)).await?;
         let contents = Contents::of(&left);
         Ok(Self {
             path,
@@ -187,14 +177,18 @@ impl Stopped {
         Ok(page)
     }
 
-    /// The first `limit` records that Redis will never take, as [`Spool::parked`](super::Spool::parked).
+    /// The records that Redis will never take, by lane and number: those that follow `after`, some thousand
+    /// of them, or some megabytes, and one at least. Empty if there is none.
+    ///
+    /// [`Spool::unpark`](super::Spool::unpark) and [`Spool::delete_parked`](super::Spool::delete_parked) take
+    /// them out, also of a spool that has no way to Redis.
     ///
     /// # Errors
     ///
     /// The disk failed, or what is on it is damaged.
-    pub async fn parked(&self, limit: usize) -> Result<Vec<Parked>, Error> {
-        let parked = self.disk.parked(limit).await;
-        parked.map_err(|error| disk_failed(&error))
+    pub async fn parked(&self, after: Option<ParkedId>) -> Result<Vec<Parked>, Error> {
+        let page = self.disk.parked(after, PAGE_RECORDS, PAGE_BYTES).await;
+        page.map_err(|error| disk_failed(&error))
     }
 
     /// Puts records back, under the lanes and numbers they had, unless they are there already.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
 
-use super::{Lane, LaneId, Parked, Record, disk_failed};
+use super::{Lane, LaneId, PAGE_BYTES, PAGE_RECORDS, Parked, ParkedId, Record, disk_failed};
 use crate::{
     error::Error,
     spool::{
@@ -47,7 +47,7 @@ pub enum Unrestorable {
 pub(super) struct Index {
     lanes: HashMap<LaneId, Known>,
     /// `None` until it has been read.
-    parked: Option<HashSet<(LaneId, u64)>>,
+    parked: Option<HashSet<ParkedId>>,
 }
 
 #[derive(Debug)]
@@ -81,17 +81,18 @@ impl Index {
         let Self { mut lanes, parked } = std::mem::take(self);
         let mut parked = match parked {
             Some(parked) => parked,
-            None => parked_numbers(disk).await?,
+            None => parked_ids(disk).await?,
         };
         let (mut waiting, mut refused) = (Vec::new(), Vec::new());
         for record in records {
-            let at = (record.lane, record.number);
+            let at = ParkedId::new(record.lane, record.number);
             // A parked one may wait as well, until the chunk that it came in is done with.
             let known = lanes.get_mut(&record.lane);
             let is_new = if record.refusal.is_some() {
                 parked.insert(at)
             } else {
-                !parked.contains(&at) && known.is_some_and(|known| known.waiting.insert(at.1))
+                !parked.contains(&at)
+                    && known.is_some_and(|known| known.waiting.insert(record.number))
             };
             if !is_new {
                 done.present += 1;
@@ -104,8 +105,11 @@ impl Index {
                 waiting.push(record);
             }
         }
-        if !refused.is_empty() {
-            let kept = disk.park(refused, Vec::new()).await;
+        refused.sort_by_key(Parked::id);
+        for run in refused.chunk_by(|one, next| {
+            next.lane == one.lane && next.number == one.number.saturating_add(1)
+        }) {
+            let kept = disk.park(run.to_vec(), Vec::new()).await;
             kept.map_err(|error| disk_failed(&error))?;
         }
         if !waiting.is_empty() {
@@ -199,9 +203,7 @@ async fn waiting_numbers(disk: &Disk, lane: LaneId) -> Result<Ranges, Error> {
     let mut found = Ranges::default();
     let mut from = 0;
     loop {
-        let page = disk
-            .read(lane, from, super::PAGE_RECORDS, super::PAGE_BYTES)
-            .await;
+        let page = disk.read(lane, from, PAGE_RECORDS, PAGE_BYTES).await;
         let page = page.map_err(|error| disk_failed(&error))?;
         let Some(last) = page.last() else {
             return Ok(found);
@@ -213,11 +215,17 @@ async fn waiting_numbers(disk: &Disk, lane: LaneId) -> Result<Ranges, Error> {
     }
 }
 
-async fn parked_numbers(disk: &Disk) -> Result<HashSet<(LaneId, u64)>, Error> {
-    let parked = disk.parked(usize::MAX).await;
-    let parked = parked.map_err(|error| disk_failed(&error))?;
-    let numbers = parked.iter().map(|parked| (parked.lane, parked.number));
-    Ok(numbers.collect())
+async fn parked_ids(disk: &Disk) -> Result<HashSet<ParkedId>, Error> {
+    let (mut found, mut after) = (HashSet::new(), None);
+    loop {
+        let page = disk.parked(after, PAGE_RECORDS, PAGE_BYTES).await;
+        let page = page.map_err(|error| disk_failed(&error))?;
+        let Some(last) = page.last() else {
+            return Ok(found);
+        };
+        after = Some(last.id());
+        found.extend(page.iter().map(Parked::id));
+    }
 }
 
 /// A set of numbers, most of which are neighbours: from each start, up to its end, not included.

@@ -49,8 +49,13 @@ async fn waiting(spool: &Stopped) -> Vec<Record> {
 }
 
 async fn parked(spool: &Stopped) -> Vec<Record> {
-    let parked = spool.parked(usize::MAX).await.unwrap();
-    parked.into_iter().map(Into::into).collect()
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = spool.parked(after).await.unwrap();
+        let Some(last) = page.last() else { return all };
+        after = Some(last.id());
+        all.extend(page.into_iter().map(Into::into));
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

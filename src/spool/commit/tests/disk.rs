@@ -37,7 +37,10 @@ async fn what_one_run_leaves_the_next_one_finds() {
     let held = disk.read(old, 1, 100, usize::MAX).await.unwrap();
     assert_eq!(held.iter().map(|held| held.bytes).sum::<u64>(), lane.bytes);
     assert_eq!(held[1].records, [long]);
-    assert_eq!(disk.parked(9).await.unwrap(), [parked(old, 4)]);
+    assert_eq!(
+        disk.parked(None, 9, usize::MAX).await.unwrap(),
+        [parked(old, 4)]
+    );
 }
 
 #[tokio::test]

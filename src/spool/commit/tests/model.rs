@@ -120,7 +120,11 @@ async fn compare(disk: &Disk, lanes: &[LaneId], model: &Model) {
         waiting == model.waiting,
         "what waits is not what the model has"
     );
-    let parked = disk.parked(usize::MAX).await.unwrap().into_iter();
+    let parked = disk
+        .parked(None, usize::MAX, usize::MAX)
+        .await
+        .unwrap()
+        .into_iter();
     let parked: BTreeMap<_, _> = parked
         .map(|parked| ((parked.lane, parked.number), parked.record.to_vec()))
         .collect();
