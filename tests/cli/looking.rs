@@ -292,3 +292,31 @@ async fn a_spool_in_use_is_left_alone_and_its_holder_is_named() {
     app.shutdown(std::time::Duration::ZERO).await.unwrap();
     run(&["stat", &dir]).await.ends(0);
 }
+
+#[tokio::test]
+async fn the_manual_has_every_command_and_every_exit_code() {
+    let manual =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md"));
+    let manual = manual.unwrap();
+    let mut seen = 0;
+    for group in [&[][..], &["parked"]] {
+        let help = run(&[group, &["--help"]].concat()).await.ends(0).out;
+        let (_, commands) = help.split_once("Commands:\n").unwrap();
+        let (commands, rest) = commands.split_once("\n\n").unwrap();
+        for line in commands.lines() {
+            let name = line.split_whitespace().next().unwrap();
+            if !["help", "parked", "show"].contains(&name) {
+                let whole = [&["seawall", "spool"], group, &[name, "DIR"]].concat();
+                assert!(manual.contains(&whole.join(" ")), "{whole:?}");
+                seen += 1;
+            }
+        }
+        let (_, codes) = rest.split_once("Exit codes:\n").unwrap();
+        for line in codes.lines().take_while(|line| !line.is_empty()) {
+            let code = line.split_whitespace().next().unwrap();
+            assert!(manual.contains(&format!("\n| {code} | ")), "{code}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 6 + 4 + 2 * 7);
+}
