@@ -254,4 +254,8 @@ async fn a_setting_that_is_wrong_is_wrong_usage() {
         assert!(!wrong.all().contains("hunter2"), "{}", wrong.all());
     }
     run(&["drain", &scene.at("spool")]).await.ends(2);
+    let misplaced = ["drain", &scene.at("spool"), "redis://u:hunter2@h"];
+    let wrong = run(&misplaced).await.ends(2);
+    assert!(wrong.err.contains("redis://***@h"), "{}", wrong.all());
+    assert!(!wrong.all().contains("hunter2"), "{}", wrong.all());
 }
