@@ -104,6 +104,7 @@ mod replay;
 mod service;
 mod shared;
 mod slots;
+pub mod stopped;
 mod store;
 mod usage;
 

@@ -187,6 +187,7 @@ impl Audit {
                 .queue
                 .checked_sub(1)
                 .map_or(&none, |at| &self.queues[at]);
+            verdict.left.done.insert(*lane, done);
             verdict.lanes.insert(*lane, (queue.clone(), done));
         }
         let mut counted = BTreeMap::<LaneId, u64>::new();

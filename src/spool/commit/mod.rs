@@ -129,7 +129,8 @@ impl Disk {
             generation_bytes: options.generation_bytes,
         };
         let opened = opener.open()?;
-        Ok(opened.audit.conclude(opened.clean.as_ref(), None).recovery)
+        let clean = opened.clean.as_ref();
+        Ok(opened.audit.conclude(clean, None).recovery)
     }
 
     /// As [`open`](Self::open), over any store; `open` runs on the thread that will own it, and again after a failure.

@@ -1,6 +1,6 @@
 //! What is read from the store: the records of a lane, the parked ones, and what an earlier run left.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use super::{Page, Wanted, ledger::Ledger};
 use crate::spool::{
@@ -14,6 +14,8 @@ use crate::spool::{
 pub(in crate::spool) struct Left {
     /// The lanes with records, the oldest first.
     pub(in crate::spool) lanes: Vec<LeftLane>,
+    /// How far each lane that was heard of is done with.
+    pub(in crate::spool) done: BTreeMap<LaneId, u64>,
     /// How many records are parked.
     pub(in crate::spool) parked: u64,
     /// What the parked ones cost on disk.

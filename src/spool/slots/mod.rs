@@ -18,7 +18,7 @@ use std::{
 
 pub(super) use self::adopt::Adoption;
 use super::{
-    SpoolOptions,
+    Recovery, SpoolOptions,
     commit::{Disk, DiskOptions, Left},
     dir::failed,
     error::OpenError,
@@ -185,6 +185,16 @@ pub(super) async fn open(options: &SpoolOptions) -> Result<Opened, OpenError> {
     .await
 }
 
+/// What opening the spool would find: see [`Disk::verify`].
+pub(super) async fn verify(options: &SpoolOptions) -> Result<Recovery, OpenError> {
+    let path = options.dir.path().to_owned();
+    let disk = DiskOptions {
+        path: path.clone(),
+        ..Opening::new(options).disk
+    };
+    blocking(path, move || Disk::verify(&disk)).await
+}
+
 /// Runs what takes its time, in a thread for that.
 async fn blocking<V: Send + 'static>(
     path: PathBuf,
@@ -223,7 +233,9 @@ impl Opening {
             ..self.disk.clone()
         };
         let (disk, left) = Disk::open(&options)?;
-        if let Some(slot) = place.slot() {
+        // Also for who opens a slot by its path, as a tool does, and may leave records there.
+        let slot = place.slot().cloned().or_else(|| Slot::at(&options.path));
+        if let Some(slot) = slot {
             slot.take_down_mark()?;
         }
         Ok(Opened { disk, left, place })
@@ -261,6 +273,12 @@ impl Slot {
     fn new(base: &Path, number: u32) -> Self {
         let base = base.to_owned();
         Self { base, number }
+    }
+
+    /// The slot that has this path, if one can have it.
+    fn at(path: &Path) -> Option<Self> {
+        let number = path.file_name()?.to_str()?.strip_prefix("slot-")?;
+        Some(Self::new(path.parent()?, number.parse().ok()?))
     }
 
     fn path(&self) -> PathBuf {
