@@ -142,7 +142,8 @@ async fn an_export_that_was_imported_elsewhere_is_delivered_once_and_in_order() 
     run(&["import", &scene.at("elsewhere"), "-i", &file])
         .await
         .ends(0);
-    assert_eq!(drain("elsewhere").await["suppressed"], 2_000);
+    // The spool itself knows that it is done with them.
+    assert_eq!(drain("elsewhere").await["sent"], 0);
     assert_eq!(list(&redis, "many").await, jobs("many", 2_000));
 }
 
