@@ -170,12 +170,6 @@ impl Disk {
         self.write(into, &names, &mut |node| node.cut(bits, dice));
     }
 
-    /// How many changes are not certain now.
-    pub(crate) fn uncertain(&self) -> usize {
-        let changes = self.nodes.iter().map(|node| node.unsynced.len());
-        changes.sum::<usize>() + self.unsynced.len()
-    }
-
     fn make(&mut self, path: &str, inode: u64, is_dir: bool) {
         let node = self.nodes.len();
         self.nodes.push(Node {
@@ -349,7 +343,7 @@ fn inode(path: &Path) -> u64 {
 }
 
 /// Large stretches of zeros stay holes.
-fn write_sparse(path: &Path, content: &[u8]) {
+pub(crate) fn write_sparse(path: &Path, content: &[u8]) {
     const BLOCK: usize = 64 << 10;
     let file = File::create(path).unwrap();
     file.set_len(content.len() as u64).unwrap();
@@ -360,7 +354,7 @@ fn write_sparse(path: &Path, content: &[u8]) {
     }
 }
 
-/// All that is in a directory, for comparison: a file's bytes, or `None` for a directory.
+/// All that is in a directory: a file's bytes, or `None` for a directory.
 pub(crate) fn contents(of: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut left = vec![of.to_owned()];

@@ -19,6 +19,7 @@ mod disk;
 mod explore;
 mod facts;
 mod judge;
+mod kills;
 mod log;
 mod note;
 mod scenes;
@@ -28,12 +29,22 @@ mod worker;
 use std::{env, time::Duration};
 
 use rand::{SeedableRng, rngs::SmallRng};
+use tokio::sync::RwLock;
 
 /// Ends a test that would hang; no test passes or fails by it otherwise.
 const PLENTY: Duration = Duration::from_secs(30);
 
+/// Panics are counted in the whole process: who wants to see some is alone.
+static RUNNING: RwLock<()> = RwLock::const_new(());
+
 fn states() -> u64 {
     setting("SEAWALL_STATES").unwrap_or(150)
+}
+
+/// `all` if all is wanted, `usual` otherwise.
+fn sampled(all: u64, usual: u64) -> u64 {
+    let wanted = env::var("SEAWALL_KILLS").is_ok_and(|kills| kills == "all");
+    if wanted { all } else { usual }
 }
 
 fn dice(salt: u64) -> SmallRng {

@@ -88,7 +88,7 @@ impl Spoolable for Note {
         into.extend(MAGIC);
         into.extend(self.id.to_le_bytes());
         into.extend((self.length as u32).to_le_bytes());
-        into.extend(filler(self.id).take(self.length - HEADER));
+        fill(self.id, self.length - HEADER, into);
     }
 
     /// Whatever the bytes are it is a note, so that it is seen to come.
@@ -104,17 +104,18 @@ impl Spoolable for Note {
     }
 }
 
-/// Never the magic: no byte of it is above 0x7f.
-fn filler(id: u64) -> impl Iterator<Item = u8> {
+/// Appends so many bytes that are of this note alone. Never the magic: none is above 0x7f.
+fn fill(id: u64, length: usize, into: &mut Vec<u8>) {
+    let end = into.len() + length;
+    into.reserve(length + 8);
     let mut state = scramble(id) | 1;
-    std::iter::repeat_with(move || {
+    while into.len() < end {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    })
-    .flatten()
-    .map(|byte| byte & 0x7f)
+        into.extend_from_slice(&(state & 0x7f7f_7f7f_7f7f_7f7f).to_le_bytes());
+    }
+    into.truncate(end);
 }
 
 fn scramble(id: u64) -> u64 {

@@ -72,7 +72,7 @@ pub(crate) fn play(
             let (count, bytes) = VOLUME;
             let mut steps = part(dice, 0);
             steps.push(Step::Append(count, bytes));
-            steps.push(Step::Take(dice.random_range(1..count / 16 * 2)));
+            steps.push(Step::Take(dice.random_range(1..count / 2)));
             steps.extend(part(dice, 0));
             steps.push(if dice.random_bool(0.5) {
                 Step::Close
@@ -103,7 +103,7 @@ pub(crate) fn play(
 }
 
 /// So many records of so many bytes make more than one generation.
-const VOLUME: (u64, usize) = (700, 100_000);
+const VOLUME: (u64, usize) = (140, 500_000);
 /// The disk's bytes.
 const FULL: std::ops::Range<u64> = 1 << 20..20 << 20;
 /// Records that fill it.

@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::Arc,
@@ -18,13 +18,14 @@ use seawall::{
     Error,
     chaos::wait_until,
     classify::{Class, Landed, Verdict},
-    spool::{Ack, Applied, Batch, Replay, Spool, SpoolLayer, SpoolOptions},
+    spool::{Ack, Applied, Batch, Receipt, Replay, Spool, SpoolLayer, SpoolOptions},
 };
 use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 
 use super::{
+    disk::{contents, write_sparse},
     note::{LIFE, Note},
     shim,
 };
@@ -78,6 +79,23 @@ impl Place {
             log: NamedTempFile::new_in(memory()).unwrap(),
             life: 0,
         }
+    }
+
+    /// Another one with the same files, and the same past.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self {
+            life: self.life,
+            ..Self::new()
+        };
+        fs::copy(self.log(), copy.log()).unwrap();
+        for (name, bytes) in contents(self.root()) {
+            let path = copy.root().join(name);
+            match bytes {
+                Some(bytes) => write_sparse(&path, &bytes),
+                None => fs::create_dir(&path).unwrap(),
+            }
+        }
+        copy
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -177,8 +195,8 @@ impl Orders {
         for step in &self.steps {
             match *step {
                 Step::Append(count, bytes) => {
-                    let end = next + count;
-                    while next < end {
+                    let (end, mut in_vain) = (next + count, 0);
+                    while next < end && in_vain < ENOUGH {
                         let group = next..end.min(next + self.group as u64);
                         next = group.end;
                         let mut answers = Vec::new();
@@ -191,20 +209,26 @@ impl Orders {
                             };
                             note_down(&format!("call {id}"));
                             let answer = spooling.ready().await.unwrap().call(note);
-                            answers.push(async move { tell(id, answer.await.map(drop)) });
+                            answers.push(async move { tell(id, &answer.await) });
                         }
-                        join_all(answers).await;
+                        let kept = join_all(answers).await.contains(&true);
+                        in_vain = if kept { 0 } else { in_vain + 1 };
                     }
                 }
                 Step::Take(batches) => {
                     *far.lock() = batches;
                     let taken = || async { *far.lock() == 0 || spool.stats().records == 0 };
                     // A spool whose disk has failed may never get there, and need not.
-                    let _ = wait_until("what was to be taken", PATIENCE, taken).await;
+                    let patience = if batches == u64::MAX {
+                        4 * PATIENCE
+                    } else {
+                        PATIENCE
+                    };
+                    let _ = wait_until("what was to be taken", patience, taken).await;
                     *far.lock() = 0;
                 }
                 Step::Close => {
-                    let left = spool.shutdown(PATIENCE).await;
+                    let left = spool.shutdown(Duration::ZERO).await;
                     note_down(&format!("closed {left:?}"));
                 }
                 Step::Exit => note_down("!exit"),
@@ -213,14 +237,18 @@ impl Orders {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(500);
+/// So many groups of records, one after the other, that the disk did not take: no more are tried.
+const ENOUGH: u32 = 4;
 
-fn tell(id: u64, answer: Result<(), Error>) {
+/// Whether the record was acknowledged.
+fn tell(id: u64, answer: &Result<Receipt, Error>) -> bool {
     match answer {
-        Ok(()) => note_down(&format!("ack {id}")),
+        Ok(_) => note_down(&format!("ack {id}")),
         Err(error) if error.may_have_landed() => note_down(&format!("maybe {id}")),
         Err(_) => note_down(&format!("no {id}")),
     }
+    answer.is_ok()
 }
 
 /// The worker's far end carries out each batch that gets to it, once: what it is sent again here is
