@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     streams: BTreeMap<(u64, u64), u64>,
     /// How many batches it takes before it is out.
     pub(crate) takes: u64,
+    /// What is going on.
+    pub(crate) stage: &'static str,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -51,7 +53,8 @@ pub(crate) enum Violation {
     Left(u64),
     Parked(u64),
     Panicked,
-    Hangs,
+    /// While it did this.
+    Hangs(&'static str),
 }
 
 impl Violation {

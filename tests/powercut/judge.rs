@@ -40,7 +40,7 @@ pub(crate) async fn judge(dir: &Path, mut facts: Facts, dice: &mut SmallRng) -> 
             Vec::new()
         }
         Ok(Err(violation)) => vec![violation],
-        Err(_) => vec![Violation::Hangs],
+        Err(_) => vec![Violation::Hangs(facts.lock().stage)],
     };
     found.append(&mut facts.lock().violations);
     if PANICS.load(Relaxed) > panics {
@@ -56,11 +56,13 @@ async fn first(
     some: u64,
     ordered: bool,
 ) -> Result<(), Violation> {
+    facts.lock().stage = "opening";
     let spool = open(dir, facts).await?;
     let far = facts.clone();
     let service = service_fn(move |batch| std::future::ready(far.lock().take(&batch)));
     let spooling = SpoolLayer::new(&spool).layer(service);
     facts.lock().takes = some;
+    facts.lock().stage = "appending";
     let begin = facts.lock().next_life() * LIFE;
     for id in begin..begin + 3 {
         facts.lock().call(id);
@@ -69,10 +71,12 @@ async fn first(
             Err(error) => return Err(Violation::DoesNotWork(format!("{error:?}"))),
         }
     }
+    facts.lock().stage = "draining a part";
     while facts.lock().takes > 0 && spool.stats().records > 0 {
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
     facts.lock().takes = 0;
+    facts.lock().stage = "closing";
     if ordered {
         let closed = spool.shutdown(Duration::ZERO).await;
         closed.map_err(|error| Violation::DoesNotWork(format!("{error:?}")))?;
@@ -81,8 +85,10 @@ async fn first(
 }
 
 async fn second(dir: &Path, facts: &Arc<Mutex<Facts>>) -> Result<(), Violation> {
+    facts.lock().stage = "opening again";
     let spool = open(dir, facts).await?;
     facts.lock().takes = u64::MAX;
+    facts.lock().stage = "draining";
     let far = facts.clone();
     let service = service_fn(move |batch| std::future::ready(far.lock().take(&batch)));
     let spooling = SpoolLayer::new(&spool).layer(service);
@@ -109,7 +115,7 @@ async fn open(dir: &Path, facts: &Mutex<Facts>) -> Result<Spool<Note>, Violation
                 }
                 return Ok(spool);
             }
-            Err(OpenError::Locked { .. }) => tokio::task::yield_now().await,
+            Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(error) => return Err(Violation::DoesNotOpen(format!("{error:?}"))),
         }
     }

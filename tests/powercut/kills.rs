@@ -132,7 +132,7 @@ async fn a_kill_at_any_system_call_loses_and_doubles_nothing() {
             // One more, in case that a thread has more to do this time.
             for when in 1..=times + 1 {
                 turn += 1;
-                if turn % sampled(1, 16) != 0 {
+                if !turn.is_multiple_of(sampled(1, 16)) {
                     continue;
                 }
                 let mut place = start.copy();
