@@ -12,7 +12,7 @@ use super::{
     RUNNING, dice,
     disk::{Bits, Disk, Naming, contents},
     facts::{Facts, Violation},
-    judge::{count_panics, judge},
+    judge::{judge, watch},
     log::Entry,
     note::Note,
     scenes::{GROUPS, SCENES, Scene, play},
@@ -164,7 +164,7 @@ impl Found {
 
 /// So many states of each scene and group, of several logs.
 fn explore_all(scenes: &[Scene], states: u64, set: &[(&str, &str)], salt: u64) -> Found {
-    count_panics();
+    watch();
     let mut found = Found::default();
     for scene in scenes {
         for group in GROUPS {

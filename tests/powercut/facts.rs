@@ -55,6 +55,8 @@ pub(crate) enum Violation {
     Panicked,
     /// While it did this.
     Hangs(&'static str),
+    /// It no longer gets on with what it is to deliver, of which there are so many left.
+    Stuck(u64),
 }
 
 impl Violation {

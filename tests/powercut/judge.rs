@@ -1,6 +1,7 @@
 //! Opens what a crash has left, twice, and holds what comes out of it against the books.
 
 use std::{
+    env,
     path::Path,
     sync::{
         Arc,
@@ -30,7 +31,7 @@ pub(crate) async fn judge(dir: &Path, mut facts: Facts, dice: &mut SmallRng) -> 
     let facts = Arc::new(Mutex::new(facts));
     let ordered = dice.random_bool(0.5);
     let some = dice.random_range(0..4);
-    let opened = timeout(PLENTY, async {
+    let opened = timeout(2 * PLENTY, async {
         first(dir, &facts, some, ordered).await?;
         second(dir, &facts).await
     });
@@ -92,7 +93,9 @@ async fn second(dir: &Path, facts: &Arc<Mutex<Facts>>) -> Result<(), Violation> 
     let far = facts.clone();
     let service = service_fn(move |batch| std::future::ready(far.lock().take(&batch)));
     let spooling = SpoolLayer::new(&spool).layer(service);
-    spool.flush().await;
+    if timeout(PLENTY, spool.flush()).await.is_err() {
+        return Err(Violation::Stuck(spool.stats().records));
+    }
     let stats = spool.stats();
     let left = spool.shutdown(PLENTY).await;
     drop(spooling);
@@ -126,13 +129,19 @@ fn lost(_: &SpoolStats) -> u64 {
     0
 }
 
-/// Counts panics from now on, in whatever thread and caught or not.
-pub(crate) fn count_panics() {
+/// Counts panics from now on, in whatever thread and caught or not; and when states are kept, shows
+/// what the spool has to say.
+pub(crate) fn watch() {
     use std::{panic, sync::Once};
 
     static COUNTING: Once = Once::new();
     COUNTING.call_once(|| {
         let usual = panic::take_hook();
+        if env::var_os("SEAWALL_KEEP").is_some() {
+            tracing_subscriber::fmt()
+                .with_writer(std::io::stderr)
+                .init();
+        }
         panic::set_hook(Box::new(move |info| {
             PANICS.fetch_add(1, Relaxed);
             usual(info);

@@ -13,7 +13,7 @@ use std::{
 use super::{
     RUNNING, dice,
     facts::{Facts, Violation},
-    judge::{count_panics, judge},
+    judge::{judge, watch},
     log, sampled,
     worker::{Orders, Place, Step},
 };
@@ -94,7 +94,7 @@ impl Found {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_before_any_change_of_a_file_loses_and_doubles_nothing() {
     let _others = RUNNING.read().await;
-    count_panics();
+    watch();
     let mut found = Found::default();
     for before in BEFORE {
         let start = before.place();
@@ -117,7 +117,7 @@ async fn a_kill_before_any_change_of_a_file_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_system_call_loses_and_doubles_nothing() {
     let _others = RUNNING.read().await;
-    count_panics();
+    watch();
     let strace = Command::new("strace").arg("-V").output();
     assert!(
         strace.is_ok_and(|strace| strace.status.success()),

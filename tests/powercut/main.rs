@@ -7,7 +7,8 @@
 //!
 //! `SEAWALL_STATES=2000` looks at so many states of the disk where 150 are usual; `SEAWALL_KILLS=all`
 //! kills at every call where a sample is usual; `SEAWALL_SEED=7` throws other dice. `SEAWALL_KEEP=1`
-//! keeps the states that were wrong.
+//! keeps the states that were wrong, and
+//! shows what the spool logs.
 #![cfg(all(feature = "chaos", target_os = "linux"))]
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +33,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 use tokio::sync::RwLock;
 
 /// Ends a test that would hang; no test passes or fails by it otherwise.
-const PLENTY: Duration = Duration::from_secs(120);
+const PLENTY: Duration = Duration::from_secs(40);
 
 /// Panics are counted in the whole process: who wants to see some is alone.
 static RUNNING: RwLock<()> = RwLock::const_new(());
