@@ -216,6 +216,9 @@ pub struct SpoolMetrics {
     pub(crate) oldest: Gauge,
     pub(crate) lanes: IntGaugeVec,
     pub(crate) poisoned: IntGauge,
+    pub(crate) free_bytes: IntGauge,
+    pub(crate) stalls: IntCounter,
+    pub(crate) lost: IntCounterVec,
     pub(crate) enqueued: IntCounterVec,
     pub(crate) enqueue_seconds: HistogramVec,
     pub(crate) appended: IntCounterVec,
@@ -249,6 +252,19 @@ impl Default for SpoolMetrics {
             poisoned: int_gauge(
                 "seawall_spool_poisoned",
                 "1 once the disk has failed and the spool takes no more records",
+            ),
+            free_bytes: int_gauge(
+                "seawall_spool_free_bytes",
+                "Room left on the spool's file system",
+            ),
+            stalls: counter(
+                "seawall_spool_stalls_total",
+                "Times the spool's disk has not answered for too long",
+            ),
+            lost: counters(
+                "seawall_spool_lost_total",
+                "Jobs that had to be on disk and were not when the spool was opened, by state",
+                &["state"],
             ),
             enqueued: counters(
                 "seawall_enqueued_total",
@@ -323,6 +339,9 @@ impl SpoolMetrics {
                 &self.oldest,
                 &self.lanes,
                 &self.poisoned,
+                &self.free_bytes,
+                &self.stalls,
+                &self.lost,
                 &self.enqueued,
                 &self.enqueue_seconds,
                 &self.appended,

@@ -12,7 +12,7 @@ pub enum OpenError {
     /// Another spool, in this process or another one, has this directory open.
     #[error(
         "the spool in {path:?} is in use by {}: end it, or give each process a directory of its own",
-        holder_text(*.holder)
+        holder_text(*.holder, .host.as_deref())
     )]
     #[non_exhaustive]
     Locked {
@@ -20,6 +20,53 @@ pub enum OpenError {
         path: PathBuf,
         /// The process that has it open, if it has said so; it may be this one.
         holder: Option<u32>,
+        /// The host it is on, or the container, if that is another one than this.
+        host: Option<String>,
+    },
+
+    /// The directory belongs to another user, whose program could not use what this one writes.
+    #[error(
+        "{path:?} belongs to user {owner} and this program runs as user {user}: run it as that user, \
+         or give it a directory of its own"
+    )]
+    #[non_exhaustive]
+    Owner {
+        /// The spool's directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who this program is.
+        user: u32,
+    },
+
+    /// The directory is on a network file system, which can neither keep two processes apart nor say
+    /// what is durable.
+    #[error(
+        "{path:?} is on {name}: a spool needs a local disk; choose one, or see \
+         SpoolOptions::with_network_filesystem"
+    )]
+    #[non_exhaustive]
+    Network {
+        /// The spool's directory.
+        path: PathBuf,
+        /// Which file system.
+        name: &'static str,
+    },
+
+    /// Records that must be there are not, and the spool is
+    /// [strict](super::SpoolOptions::with_strict). Nothing was changed.
+    #[error(
+        "the spool in {path:?} has lost {records} records and {parked} parked ones: open it without \
+         `strict` to go on with what is there"
+    )]
+    #[non_exhaustive]
+    Loss {
+        /// The spool's directory.
+        path: PathBuf,
+        /// How many that waited.
+        records: u64,
+        /// How many that were parked.
+        parked: u64,
     },
 
     /// The spool was written by a newer seawall. Nothing in it was touched.
@@ -49,8 +96,8 @@ pub enum OpenError {
 
     /// What is on disk cannot be read back. It has been left as it is.
     #[error(
-        "the spool in {path:?} is damaged ({what}): move the directory away and keep it, its records \
-         can be carved out of it; seawall will make a new one"
+        "the spool in {path:?} cannot be used ({what}): move the directory away and keep it; seawall \
+         will make a new one"
     )]
     #[non_exhaustive]
     Damaged {
@@ -73,8 +120,9 @@ pub enum OpenError {
     },
 }
 
-fn holder_text(holder: Option<u32>) -> String {
+fn holder_text(holder: Option<u32>, host: Option<&str>) -> String {
     match holder {
+        Some(pid) if host.is_some() => format!("process {pid} on {}", host.unwrap_or_default()),
         Some(pid) if pid == std::process::id() => format!("this process ({pid})"),
         Some(pid) => format!("process {pid}"),
         None => "another process".to_owned(),
@@ -109,6 +157,9 @@ pub(super) enum StoreError {
     /// An earlier write failed, and this one was not tried.
     #[error("the spool's disk has failed ({0}) and takes no more records until it is opened again")]
     Poisoned(Arc<str>),
+    /// Too little room is left; this write was not tried.
+    #[error("the spool's disk has {0} bytes of room left, which is too little")]
+    Full(u64),
     /// Reading failed.
     #[error("the spool's disk cannot be read ({0})")]
     Unreadable(Arc<str>),

@@ -73,6 +73,7 @@
 //! # }
 //! ```
 
+mod audit;
 mod batch;
 mod chunk;
 mod commit;
@@ -104,6 +105,7 @@ use tokio::{
 };
 
 pub use self::{
+    audit::{LaneLoss, Recovery},
     batch::{Applied, Batch, Place, Receipt, Spoolable, Undecodable},
     chunk::{LaneId, Parked},
     commit::Durability,
@@ -145,6 +147,11 @@ impl<T: Spoolable> Spool<T> {
         let disk_options = DiskOptions {
             path: options.path.clone(),
             durability: options.durability,
+            strict: options.strict,
+            network: options.network,
+            generation_bytes: options.generation_bytes,
+            min_free: options.min_free_disk,
+            stalled_after: options.stalled_after,
             metrics: options.metrics.clone(),
         };
         let opening = tokio::task::spawn_blocking(move || Disk::open(&disk_options));
@@ -252,6 +259,11 @@ impl<T: Spoolable> Spool<T> {
             .map_err(|error| disk_failed(&error))
     }
 
+    /// What was found when it was opened, or when it last had to be opened again with something missing.
+    pub fn recovery(&self) -> Recovery {
+        self.owner.shared.disk.recovery()
+    }
+
     /// How much it holds, now.
     pub fn stats(&self) -> SpoolStats {
         let shared = &self.owner.shared;
@@ -259,6 +271,7 @@ impl<T: Spoolable> Spool<T> {
             records: shared.usage.waiting(),
             bytes: shared.usage.bytes(),
             parked: shared.usage.parked(),
+            lost: shared.disk.recovery().lost,
             oldest: shared
                 .oldest_ms()
                 .map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
@@ -301,6 +314,8 @@ pub struct SpoolStats {
     pub bytes: u64,
     /// Records on disk that Redis will never take.
     pub parked: u64,
+    /// Records that had to be on disk when it was opened, and were not: see [`Spool::recovery`].
+    pub lost: u64,
     /// When the oldest record that waits was written.
     pub oldest: Option<SystemTime>,
     /// Whether it takes records: it does not once it is shut down, or once the disk has failed.

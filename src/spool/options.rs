@@ -16,6 +16,11 @@ use crate::metrics::SpoolMetrics;
 ///
 /// - acknowledge: [`Ack::Primary`]
 /// - durability: [`Durability::PowerLoss`]
+/// - lost records: reported, not an error
+/// - network file systems: refused
+/// - a generation: 64 MiB
+/// - free disk: at least 5 % of the file system, or 256 MiB if that is less
+/// - stalled: after 5 s
 /// - spool after: 250 ms
 /// - on disk: 1,000,000 records, 1 GiB; overflow: [`Overflow::Reject`]
 /// - a record: 8 MiB
@@ -31,6 +36,11 @@ pub struct SpoolOptions {
     pub(super) path: PathBuf,
     pub(super) ack: Ack,
     pub(super) durability: Durability,
+    pub(super) strict: bool,
+    pub(super) network: bool,
+    pub(super) generation_bytes: u64,
+    pub(super) min_free_disk: Option<u64>,
+    pub(super) stalled_after: Duration,
     pub(super) spool_after: Duration,
     pub(super) max_records: u64,
     pub(super) max_bytes: u64,
@@ -56,6 +66,11 @@ impl SpoolOptions {
             path: path.as_ref().to_owned(),
             ack: Ack::Primary,
             durability: Durability::PowerLoss,
+            strict: false,
+            network: false,
+            generation_bytes: 64 << 20,
+            min_free_disk: None,
+            stalled_after: Duration::from_secs(5),
             spool_after: Duration::from_millis(250),
             max_records: 1_000_000,
             max_bytes: 1 << 30,
@@ -82,6 +97,39 @@ impl SpoolOptions {
     /// What a record on disk survives.
     pub fn with_durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// Whether to refuse to start when records that must be on disk are not. Default: start, go on with
+    /// what is there, and report the loss: [`Recovery`](super::Recovery).
+    pub fn with_strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Whether the directory may be on a network file system, whose word on locks and on durability is
+    /// another machine's. Default: no.
+    pub fn with_network_filesystem(mut self, allowed: bool) -> Self {
+        self.network = allowed;
+        self
+    }
+
+    /// How large the file of one generation gets before the next one is begun. Room is given back in
+    /// pieces of this size. From 1 MiB to 1 GiB.
+    pub fn with_generation_bytes(mut self, bytes: u64) -> Self {
+        self.generation_bytes = bytes.clamp(1 << 20, 1 << 30);
+        self
+    }
+
+    /// How much room must be free on the file system for records to be taken in, in bytes.
+    pub fn with_min_free_disk(mut self, bytes: u64) -> Self {
+        self.min_free_disk = Some(bytes);
+        self
+    }
+
+    /// How long one step of the disk may take before it counts as stalled. From 10 ms to a day.
+    pub fn with_stalled_after(mut self, after: Duration) -> Self {
+        self.stalled_after = after.clamp(Duration::from_millis(10), DAY);
         self
     }
 

@@ -12,7 +12,8 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
     Batch, LaneId, Spoolable,
-    chunk::{Held, Key, Parked},
+    chunk::{Held, Parked},
+    commit::Done,
     error::StoreError,
     lane::Lane,
     shared::Shared,
@@ -57,7 +58,7 @@ struct Portion<T> {
 /// A chunk, all of which must be done with before it can be removed.
 #[derive(Clone)]
 struct Whole {
-    keys: Vec<Key>,
+    lane: LaneId,
     last: u64,
     records: u64,
     bytes: u64,
@@ -212,7 +213,7 @@ impl<T: Spoolable> Replay<T> {
         let later = sent
             .completes
             .split_off(later.unwrap_or(sent.completes.len()));
-        free(std::mem::replace(&mut sent.completes, later), shared, true);
+        free(std::mem::replace(&mut sent.completes, later), shared);
         self.advance(sent.older, through, lane);
     }
 
@@ -231,10 +232,6 @@ impl<T: Spoolable> Replay<T> {
             .filter(|whole| whole.last <= through)
             .cloned()
             .collect();
-        let keys = removes
-            .iter()
-            .flat_map(|whole| whole.keys.iter().copied())
-            .collect();
         let disk = shared.disk.clone();
         self.parking = Some(Parking {
             count: parked.len() as u64,
@@ -242,7 +239,7 @@ impl<T: Spoolable> Replay<T> {
             through,
             older: sent.older,
             removes,
-            answer: async move { disk.park(parked, keys).await }.boxed(),
+            answer: async move { disk.park(parked).await }.boxed(),
         });
     }
 
@@ -313,7 +310,7 @@ impl<T: Spoolable> Replay<T> {
                 )
             }
             Some(Finished::Parked(Ok(()), parking)) => {
-                free(parking.removes, shared, false);
+                free(parking.removes, shared);
                 shared
                     .usage
                     .adopt(parking.count, parking.bytes, parking.count);
@@ -353,7 +350,7 @@ impl<T: Spoolable> Replay<T> {
                 continue;
             }
             let whole = Whole {
-                keys: chunk.keys,
+                lane: chunk.lane,
                 last: chunk_last,
                 records: chunk.records.len() as u64,
                 bytes: chunk.bytes,
@@ -424,19 +421,16 @@ impl<T: Spoolable> Replay<T> {
     }
 }
 
-fn free<T>(chunks: Vec<Whole>, shared: &Shared<T>, remove: bool) {
-    if chunks.is_empty() {
-        return;
-    }
-    let (mut keys, mut records, mut bytes) = (Vec::new(), 0, 0);
-    for chunk in chunks {
-        keys.extend(chunk.keys);
-        records += chunk.records;
-        bytes += chunk.bytes;
-    }
-    if remove {
-        shared.disk.remove(keys);
-    }
+fn free<T>(chunks: Vec<Whole>, shared: &Shared<T>) {
+    let Some(last) = chunks.last() else { return };
+    let (lane, through) = (last.lane, last.last);
+    let records = chunks.iter().map(|chunk| chunk.records).sum();
+    shared.disk.done(Done {
+        lane,
+        through,
+        records,
+    });
+    let bytes = chunks.iter().map(|chunk| chunk.bytes).sum();
     shared.usage.free(records, bytes);
 }
 

@@ -99,23 +99,28 @@ async fn a_spool_whose_files_cannot_be_opened_says_which() {
 }
 
 #[tokio::test]
-async fn a_spool_whose_store_is_no_store_is_refused_and_its_lock_given_back() {
+async fn a_generation_that_cannot_be_opened_is_set_aside_whole_unless_the_spool_is_strict() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spool");
     let spool = Spool::<Write>::open(SpoolOptions::new(&path))
         .await
         .unwrap();
     spool.shutdown(Duration::ZERO).await.unwrap();
-    let (store, aside) = (path.join("gen-1"), path.join("aside"));
-    fs::rename(&store, &aside).unwrap();
+    let store = path.join("gen-7");
     fs::write(&store, "a file where a directory should be").unwrap();
-    for _ in 0..2 {
-        let (error, text) = refusal(&path).await;
-        assert!(!matches!(error, OpenError::Locked { .. }), "{text}");
-    }
-    fs::remove_file(&store).unwrap();
-    fs::rename(&aside, &store).unwrap();
-    Spool::<Write>::open(SpoolOptions::new(&path))
+
+    let strict = SpoolOptions::new(&path).with_strict(true);
+    let refused = Spool::<Write>::open(strict).await.unwrap_err();
+    assert!(refused.to_string().contains("gen-7"), "{refused}");
+    assert!(store.is_file());
+
+    let spool = Spool::<Write>::open(SpoolOptions::new(&path))
         .await
         .unwrap();
+    assert_eq!(spool.recovery().set_aside, 1);
+    let kept: Vec<_> = fs::read_dir(path.join("quarantine"))
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert_eq!(kept, ["a file where a directory should be"]);
 }

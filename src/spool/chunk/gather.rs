@@ -2,13 +2,12 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{Damaged, Frame, Key};
+use super::{Damaged, Frame, Key, LaneId};
 
 /// Records that wait: those of one chunk, or the one that took several.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::spool) struct Held {
-    /// What to remove once all of them are delivered.
-    pub(in crate::spool) keys: Vec<Key>,
+    pub(in crate::spool) lane: LaneId,
     /// The number of the first; the others follow without a gap.
     pub(in crate::spool) first: u64,
     /// Slices of one buffer.
@@ -16,6 +15,8 @@ pub(in crate::spool) struct Held {
     pub(in crate::spool) queue: String,
     /// When they were written to disk, in milliseconds since 1970.
     pub(in crate::spool) written_ms: u64,
+    /// How often Redis had refused them before.
+    pub(in crate::spool) refused: u32,
     /// What they cost on disk.
     pub(in crate::spool) bytes: u64,
 }
@@ -28,7 +29,8 @@ impl Held {
             first: whole.head.key.number(),
             queue: whole.head.queue().to_owned(),
             written_ms: whole.head.written_ms,
-            keys: whole.keys,
+            refused: whole.head.refused,
+            lane: whole.head.key.lane(),
             bytes: whole.bytes,
         })
     }
@@ -42,7 +44,6 @@ impl Held {
 /// A body with all its parts.
 #[derive(Debug)]
 pub(in crate::spool) struct Whole {
-    pub(super) keys: Vec<Key>,
     /// The first part.
     pub(super) head: Frame,
     pub(super) body: Bytes,
@@ -89,7 +90,6 @@ impl Gather {
 const MISSING: Damaged = Damaged("a part of a long record is missing");
 
 fn whole(mut parts: Vec<Frame>) -> Whole {
-    let keys = parts.iter().map(|part| part.key).collect();
     let bytes = parts.iter().map(|part| part.bytes).sum();
     let body = if let [only] = &*parts {
         only.body.clone()
@@ -101,12 +101,7 @@ fn whole(mut parts: Vec<Frame>) -> Whole {
         body.freeze()
     };
     let head = parts.swap_remove(0);
-    Whole {
-        keys,
-        head,
-        body,
-        bytes,
-    }
+    Whole { head, body, bytes }
 }
 
 fn split(mut body: Bytes, count: u32) -> Result<Vec<Bytes>, Damaged> {

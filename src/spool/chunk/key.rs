@@ -1,6 +1,6 @@
 //! The names of things on disk: [`LaneId`] and [`Key`].
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use uuid::Uuid;
 
@@ -19,12 +19,24 @@ impl LaneId {
         Self(Uuid::now_v7())
     }
 
+    /// The lane of what belongs to no lane.
+    pub(in crate::spool) const NONE: Self = Self(Uuid::nil());
+
     pub(in crate::spool) const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
 
     pub(in crate::spool) const fn to_bytes(self) -> [u8; 16] {
         self.0.into_bytes()
+    }
+}
+
+impl FromStr for LaneId {
+    type Err = uuid::Error;
+
+    /// Reads back what [`Display`](fmt::Display) has written.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
     }
 }
 
@@ -47,6 +59,10 @@ pub(in crate::spool) enum Kind {
     Waiting = 1,
     /// A record that Redis refused.
     Parked = 2,
+    /// No record: see [`Mark`](super::Mark).
+    Mark = 3,
+    /// No record: the parked one with this number is gone.
+    Gone = 4,
 }
 
 impl Kind {
@@ -54,8 +70,21 @@ impl Kind {
         match byte {
             1 => Some(Self::Waiting),
             2 => Some(Self::Parked),
+            3 => Some(Self::Mark),
+            4 => Some(Self::Gone),
             _ => None,
         }
+    }
+
+    /// Whether a chunk may be this part of so many, with so many records beginning in it.
+    pub(super) const fn adds_up(self, part: u16, parts: u16, count: u32) -> bool {
+        let records = match (self, part, parts) {
+            (Self::Mark | Self::Gone, ..) => count == 0 && parts == 1,
+            (_, 0, 1) => count > 0,
+            (_, 0, _) => count == 1,
+            _ => count == 0,
+        };
+        part < parts && records
     }
 }
 
@@ -82,14 +111,14 @@ impl Key {
         Ok(Self(key))
     }
 
-    /// Below all keys of a kind.
-    pub(in crate::spool) fn first_of(kind: Kind) -> Self {
-        Self::new(kind, LaneId(Uuid::nil()), 0, 0)
-    }
-
-    /// Above all keys of a kind.
-    pub(in crate::spool) fn last_of(kind: Kind) -> Self {
-        Self::new(kind, LaneId(Uuid::max()), u64::MAX, u16::MAX)
+    /// The keys of a lane's chunks, all parts included, that begin with `first` to `last`.
+    pub(in crate::spool) fn range(
+        kind: Kind,
+        lane: LaneId,
+        first: u64,
+        last: u64,
+    ) -> RangeInclusive<Self> {
+        Self::new(kind, lane, first, 0)..=Self::new(kind, lane, last, u16::MAX)
     }
 
     pub(in crate::spool) fn kind(&self) -> Kind {
@@ -107,6 +136,16 @@ impl Key {
         let mut number = [0; 8];
         number.copy_from_slice(&self.0[17..25]);
         u64::from_be_bytes(number)
+    }
+
+    /// The last key of all whose number is no larger.
+    pub(in crate::spool) fn with_number(self, number: u64) -> Self {
+        Self::new(self.kind(), self.lane(), number, u16::MAX)
+    }
+
+    /// The key of the first part.
+    pub(in crate::spool) fn first_part(self) -> Self {
+        Self::new(self.kind(), self.lane(), self.number(), 0)
     }
 
     pub(in crate::spool) fn part(&self) -> u16 {

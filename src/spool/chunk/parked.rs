@@ -95,6 +95,7 @@ impl Parked {
             queue: &self.queue,
             written_ms: self.parked_ms,
             acknowledged: 0,
+            refused: 0,
         };
         header.parts(self.number, &body)
     }

@@ -9,6 +9,8 @@ pub(in crate::spool) struct Writer {
     now_ms: u64,
     /// The last number of the lane that Redis had acknowledged by then.
     acknowledged: u64,
+    /// How often Redis has refused these records.
+    refused: u32,
     /// The number of the next record.
     next: u64,
     /// The chunk that is being filled; empty if none is.
@@ -38,11 +40,18 @@ impl Writer {
             now_ms,
             next: first,
             acknowledged,
+            refused: 0,
             open: Vec::new(),
             count: 0,
             record: Vec::new(),
             done: Vec::new(),
         }
+    }
+
+    /// These records have been refused so many times.
+    pub(in crate::spool) fn with_refused(mut self, refused: u32) -> Self {
+        self.refused = refused;
+        self
     }
 
     /// Adds a record, the bytes that `write` puts into the empty buffer it is given, if `fits` says so of
@@ -115,6 +124,7 @@ impl Writer {
             queue: &self.queue,
             written_ms: self.now_ms,
             acknowledged: self.acknowledged,
+            refused: self.refused,
         }
     }
 }

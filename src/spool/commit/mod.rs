@@ -4,30 +4,40 @@
 //! `fdatasync`, and then everyone who waited for it is answered at once. There is no timer in the
 //! way of a write: alone it goes at once.
 //!
-//! After the first write that fails the disk is *poisoned*: what an operating system keeps of a
-//! failed write is anybody's guess, so nothing is written any more until the spool has been opened
-//! anew and has read what is really there.
+//! After a write that fails the disk is *poisoned*: what an operating system keeps of a
+//! failed write is anybody's guess, so nothing is written any more until the thread has opened the store
+//! anew and has read what is really there. It tries, with growing delays, until that works.
 
+mod ledger;
+mod opening;
 mod read;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod watchdog;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, OnceLock, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub(super) use self::read::{Left, LeftLane};
-use self::thread::Committer;
+use self::{thread::Committer, watchdog::Watchdog};
 use super::{
-    chunk::{Chunk, Held, Key, LaneId, Parked},
+    audit::Recovery,
+    chunk::{Chunk, Held, Key, Kind, LaneId, Parked},
     dir::{Directory, failed},
     error::{OpenError, StoreError},
-    store::{Changes, SledStore, Store},
+    store::{Opened, Opener, Store},
 };
 use crate::metrics::SpoolMetrics;
 
@@ -47,7 +57,39 @@ pub enum Durability {
 pub(super) struct DiskOptions {
     pub(super) path: PathBuf,
     pub(super) durability: Durability,
+    /// Missing records are an error, not a report.
+    pub(super) strict: bool,
+    /// A network file system will do.
+    pub(super) network: bool,
+    pub(super) generation_bytes: u64,
+    /// Nothing is taken in with less room than this; `None` for the default.
+    pub(super) min_free: Option<u64>,
+    /// How long one step of the disk may take before it counts as stalled.
+    pub(super) stalled_after: Duration,
     pub(super) metrics: SpoolMetrics,
+}
+
+/// How the disk is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Condition {
+    #[default]
+    Fine,
+    /// It has so many bytes of room left: too few.
+    Low(u64),
+    /// It has not answered for too long.
+    Stalled,
+    /// It has failed, for this reason.
+    Failed(Arc<str>),
+}
+
+/// Records of a lane that are done with: delivered, parked, expired or dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) lane: LaneId,
+    /// Everything up to this number.
+    pub(super) through: u64,
+    /// How many records on disk that newly is.
+    pub(super) records: u64,
 }
 
 /// A handle to the thread; the last one to go ends it.
@@ -66,29 +108,52 @@ impl Disk {
     ///
     /// Blocks, for as long as it takes to read all that is left.
     pub(super) fn open(options: &DiskOptions) -> Result<(Self, Left), OpenError> {
-        let directory = Directory::open(&options.path)?;
-        Self::start(options, move || SledStore::open(directory))
+        let directory = Arc::new(Directory::open(&options.path, options.network)?);
+        let opener = Opener {
+            directory,
+            strict: options.strict,
+            generation_bytes: options.generation_bytes,
+        };
+        Self::start(options, move || opener.open())
     }
 
-    /// The same, over any store; `open` runs on the thread that will own it.
+    /// What opening the spool would find. Writes to none of its files.
+    ///
+    /// Blocks, as [`open`](Self::open) does.
+    pub(super) fn verify(options: &DiskOptions) -> Result<Recovery, OpenError> {
+        let opener = Opener {
+            directory: Arc::new(Directory::open(&options.path, options.network)?),
+            // Nothing is set aside.
+            strict: true,
+            generation_bytes: options.generation_bytes,
+        };
+        let opened = opener.open()?;
+        Ok(opened.audit.conclude(opened.clean.as_ref(), None).recovery)
+    }
+
+    /// As [`open`](Self::open), over any store; `open` runs on the thread that will own it, and again after a failure.
     pub(super) fn start<S: Store>(
         options: &DiskOptions,
-        open: impl FnOnce() -> Result<S, OpenError> + Send + 'static,
+        open: impl FnMut() -> Result<Opened<S>, OpenError> + Send + 'static,
     ) -> Result<(Self, Left), OpenError> {
         let (commands, inbox) = mpsc::channel();
         let (report, opened) = mpsc::sync_channel(1);
         let shared = Arc::new(Shared::default());
+        let watchdog = Watchdog::start(&shared, options)?;
         let thread = {
             let (options, shared) = (options.clone(), Arc::clone(&shared));
-            move || match Committer::open(&options, open, shared) {
-                Ok((committer, left)) => {
-                    // Nobody listens any more if the one who opens has been cancelled.
-                    if report.send(Ok(left)).is_ok() {
-                        committer.run(&inbox);
+            move || {
+                let _watchdog = watchdog;
+                match Committer::open(options, open, shared) {
+                    Ok((committer, left)) => {
+                        // Nobody listens any more if the one who opens has been cancelled.
+                        if report.send(Ok(left)).is_ok() {
+                            committer.run(&inbox);
+                        }
                     }
-                }
-                Err(error) => {
-                    let _ = report.send(Err(error));
+                    Err(error) => {
+                        let _ = report.send(Err(error));
+                    }
                 }
             }
         };
@@ -113,43 +178,54 @@ impl Disk {
     ///
     /// Dropped after its first poll, it may or may not be done. It is not undone.
     pub(super) async fn append(&self, chunks: Vec<Chunk>) -> Result<(), StoreError> {
+        if let Condition::Low(free) = self.condition() {
+            return Err(StoreError::Full(free));
+        }
         self.write(chunks, Vec::new()).await
     }
 
-    /// Keeps refused records apart, with the chunks they came in removed in the same step.
+    /// Keeps refused records. One that is kept already is not kept twice.
     ///
     /// # Cancel safety
     ///
     /// As with [`append`](Self::append).
-    pub(super) async fn park(
-        &self,
-        parked: Vec<Parked>,
-        remove: Vec<Key>,
-    ) -> Result<(), StoreError> {
-        self.write(parked.iter().flat_map(Parked::encode).collect(), remove)
+    pub(super) async fn park(&self, parked: Vec<Parked>) -> Result<(), StoreError> {
+        self.write(parked.iter().flat_map(Parked::encode).collect(), Vec::new())
             .await
     }
 
-    /// Comes back once all that was handed over before is durable, removals included.
+    /// Lets go of parked records, and writes chunks in the same step.
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`append`](Self::append).
+    pub(super) async fn unpark(
+        &self,
+        which: Vec<(LaneId, u64)>,
+        put: Vec<Chunk>,
+    ) -> Result<(), StoreError> {
+        let put = put.into_iter().map(Chunk::all_or_nothing).collect();
+        let gone = which.into_iter();
+        let gone = gone.map(|(lane, number)| Key::new(Kind::Parked, lane, number, 0));
+        self.write(put, gone.collect()).await
+    }
+
+    /// Comes back once all that was handed over before is durable, what is done with included.
     pub(super) async fn sync(&self) -> Result<(), StoreError> {
         self.write(Vec::new(), Vec::new()).await
     }
 
-    /// Drops chunks whose records are delivered; nobody waits for that.
+    /// Records are done with; nobody waits for that.
     ///
-    /// It goes with the next write, or by itself when 64 have gathered or 0.1 s have passed. Until
+    /// It is noted with the next write, or by itself when 64 have gathered or 0.1 s have passed. Until
     /// then they can still be read; if the process dies first, they are delivered twice.
-    pub(super) fn remove(&self, keys: Vec<Key>) {
-        if keys.is_empty() || self.is_poisoned() {
-            return;
-        }
-        // As many as there are chunks on disk at most, 27 bytes each.
-        let mut removed = self.shared.removed.lock();
-        let first = removed.is_empty();
-        removed.extend(keys);
-        drop(removed);
+    pub(super) fn done(&self, done: Done) {
+        let mut gathered = self.shared.done.lock();
+        let first = gathered.count == 0;
+        gathered.add(done);
+        drop(gathered);
         if first {
-            // If the thread has ended, so has the use of removing.
+            // If the thread has ended, so has the use of noting it.
             let _ = self.commands.send(Command::Wake);
         }
     }
@@ -187,17 +263,40 @@ impl Disk {
     }
 
     /// A write has failed, and no other will be tried.
-    pub(super) fn is_poisoned(&self) -> bool {
-        self.shared.poison.get().is_some()
+    /// How it is now.
+    pub(super) fn condition(&self) -> Condition {
+        self.shared.condition.borrow().clone()
     }
 
-    async fn write(&self, put: Vec<Chunk>, remove: Vec<Key>) -> Result<(), StoreError> {
+    /// Changes with how it is.
+    pub(super) fn watch_condition(&self) -> watch::Receiver<Condition> {
+        self.shared.condition.subscribe()
+    }
+
+    pub(super) fn is_poisoned(&self) -> bool {
+        matches!(&*self.shared.condition.borrow(), Condition::Failed(_))
+    }
+
+    /// The size of its files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Relaxed)
+    }
+
+    /// What was found when it was opened, the last time that something was amiss.
+    pub(super) fn recovery(&self) -> Recovery {
+        self.shared.recovery.lock().clone()
+    }
+
+    async fn write(&self, put: Vec<Chunk>, gone: Vec<Key>) -> Result<(), StoreError> {
+        if let Condition::Failed(why) = self.condition() {
+            return Err(StoreError::Poisoned(why));
+        }
         let bytes = put.iter().map(Chunk::bytes).sum::<u64>() / UNIT_BYTES;
         let units = u32::try_from(bytes).map_or(ROOM_UNITS, |units| (units + 1).min(ROOM_UNITS));
         self.ask(units, |room, answer| {
-            let changes = Changes { remove, put };
             Command::Write(Write {
-                changes,
+                put,
+                gone,
                 answer,
                 room,
             })
@@ -245,13 +344,35 @@ impl From<Lost> for StoreError {
     }
 }
 
-/// What handles and thread both see.
+/// What handles and threads see.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Chunks to drop with the next commit.
-    removed: Mutex<Vec<Key>>,
-    /// Why the disk is poisoned, once it is.
-    poison: OnceLock<Arc<str>>,
+    /// What is to be noted with the next commit.
+    done: Mutex<Gathered>,
+    condition: watch::Sender<Condition>,
+    bytes: AtomicU64,
+    recovery: Mutex<Recovery>,
+    pulse: watchdog::Pulse,
+}
+
+/// What is done with, by lane: as many entries as there are lanes.
+#[derive(Debug, Default)]
+struct Gathered {
+    lanes: BTreeMap<LaneId, Done>,
+    /// How often something was added.
+    count: usize,
+}
+
+impl Gathered {
+    fn add(&mut self, done: Done) {
+        let sum = self
+            .lanes
+            .entry(done.lane)
+            .or_insert(Done { records: 0, ..done });
+        sum.through = sum.through.max(done.through);
+        sum.records += done.records;
+        self.count += 1;
+    }
 }
 
 /// What the thread is asked to do. Each holds its share of the queue's room until it is done.
@@ -271,12 +392,13 @@ enum Command {
         OwnedSemaphorePermit,
         oneshot::Sender<Result<(), StoreError>>,
     ),
-    /// There are chunks to drop. Takes no room: there is at most one for each commit.
+    /// Something is done with. Takes no room: there is at most one for each commit.
     Wake,
 }
 
 struct Write {
-    changes: Changes,
+    put: Vec<Chunk>,
+    gone: Vec<Key>,
     answer: oneshot::Sender<Result<(), StoreError>>,
     room: OwnedSemaphorePermit,
 }

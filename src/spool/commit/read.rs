@@ -2,11 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
-
-use super::Wanted;
+use super::{Wanted, ledger::Ledger};
 use crate::spool::{
-    chunk::{Damaged, Frame, Gather, Held, Key, Kind, LaneId, Parked, Whole},
+    chunk::{Damaged, Frame, Gather, Held, Kind, LaneId, Parked, Whole},
     error::StoreError,
     store::Store,
 };
@@ -40,53 +38,11 @@ pub(in crate::spool) struct LeftLane {
     pub(in crate::spool) oldest_ms: u64,
 }
 
-/// Checks every chunk, and counts what is in it.
-pub(super) fn left(store: &impl Store) -> Result<Left, StoreError> {
-    let mut found = Left::default();
-    each(store, Kind::Waiting, |frame| {
-        let same = found
-            .lanes
-            .last_mut()
-            .filter(|last| last.lane == frame.key.lane());
-        let first = frame.key.number();
-        let last = first.saturating_add(u64::from(frame.count.max(1)) - 1);
-        match same {
-            Some(lane) => {
-                lane.last = lane.last.max(last);
-                lane.records += u64::from(frame.count);
-                lane.bytes += frame.bytes;
-                lane.acknowledged = lane.acknowledged.max(frame.acknowledged);
-                lane.oldest_ms = lane.oldest_ms.min(frame.written_ms);
-            }
-            None => found.lanes.push(LeftLane {
-                lane: frame.key.lane(),
-                queue: frame.queue().to_owned(),
-                first,
-                last,
-                records: frame.count.into(),
-                acknowledged: frame.acknowledged,
-                bytes: frame.bytes,
-                oldest_ms: frame.written_ms,
-            }),
-        }
-    })?;
-    each(store, Kind::Parked, |frame| {
-        found.parked += u64::from(frame.count);
-        found.parked_bytes += frame.bytes;
-    })?;
-    Ok(found)
-}
-
 /// The records of a lane; a damaged chunk ends them, or is the error if it is the first.
 pub(super) fn read(store: &impl Store, wanted: Wanted) -> Result<Vec<Held>, StoreError> {
-    let key = |number, part| Key::new(Kind::Waiting, wanted.lane, number, part);
-    // The chunk that has `from` is the last that begins no later, if it reaches that far.
-    let begins = store
-        .last(key(0, 0), key(wanted.from, u16::MAX))?
-        .map_or(wanted.from, |at| at.number());
     let mut held: Vec<Held> = Vec::new();
     let (mut records, mut bytes) = (0, 0);
-    let result = whole(store, key(begins, 0), key(u64::MAX, u16::MAX), |whole| {
+    let result = whole(store, Kind::Waiting, wanted.lane, wanted.from, |whole| {
         let next = Held::of(whole)?;
         if next.end() > wanted.from {
             records += next.records.len();
@@ -103,58 +59,46 @@ pub(super) fn read(store: &impl Store, wanted: Wanted) -> Result<Vec<Held>, Stor
 }
 
 /// The parked records; a damaged one is an error.
-pub(super) fn parked(store: &impl Store, limit: usize) -> Result<Vec<Parked>, StoreError> {
-    let mut parked = Vec::new();
-    if limit == 0 {
-        return Ok(parked);
+pub(super) fn parked(
+    store: &impl Store,
+    ledger: &Ledger,
+    limit: usize,
+) -> Result<Vec<Parked>, StoreError> {
+    let mut found = Vec::new();
+    for (lane, number) in ledger.parked().take(limit) {
+        whole(store, Kind::Parked, lane, number, |whole| {
+            let parked = Parked::of(whole)?;
+            let is_it = parked.number == number;
+            if is_it {
+                found.push(parked);
+            }
+            Ok(!is_it)
+        })?;
     }
-    let (from, to) = (Key::first_of(Kind::Parked), Key::last_of(Kind::Parked));
-    whole(store, from, to, |whole| {
-        parked.push(Parked::of(whole)?);
-        Ok(parked.len() < limit)
-    })?;
-    Ok(parked)
+    Ok(found)
 }
 
 /// Shows whole bodies until `visit` says that it has enough.
 fn whole(
     store: &impl Store,
-    from: Key,
-    to: Key,
+    kind: Kind,
+    lane: LaneId,
+    from: u64,
     mut visit: impl FnMut(Whole) -> Result<bool, Damaged>,
 ) -> Result<(), StoreError> {
     let mut gather = Gather::default();
     let mut found = Ok(true);
-    store.scan(from, to, &mut |key, value| {
+    store.scan(kind, lane, from, &mut |key, value| {
         found = Frame::parse(key, &value)
             .and_then(|frame| gather.push(frame))
             .and_then(|body| body.map_or(Ok(true), &mut visit));
-        go_on(&found)
+        match found {
+            Ok(true) => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
     })?;
     if found? {
         gather.finish()?;
     }
     Ok(())
-}
-
-/// Shows all chunks of a kind.
-fn each(store: &impl Store, kind: Kind, mut visit: impl FnMut(Frame)) -> Result<(), StoreError> {
-    let mut found = Ok(true);
-    let (from, to) = (Key::first_of(kind), Key::last_of(kind));
-    store.scan(from, to, &mut |key, value: Bytes| {
-        found = Frame::parse(key, &value).map(|frame| {
-            visit(frame);
-            true
-        });
-        go_on(&found)
-    })?;
-    found?;
-    Ok(())
-}
-
-fn go_on(found: &Result<bool, Damaged>) -> ControlFlow<()> {
-    match found {
-        Ok(true) => ControlFlow::Continue(()),
-        _ => ControlFlow::Break(()),
-    }
 }

@@ -1,4 +1,4 @@
-//! What the thread does: gather, read, commit, answer.
+//! What the thread does: gather, read, commit, answer, and open the store again when it has failed.
 
 use std::{
     any::Any,
@@ -6,6 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
+        atomic::Ordering::Relaxed,
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
@@ -14,56 +15,76 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Command, DiskOptions, Durability, Left, Shared, Write,
-    read::{left, parked, read},
+    Command, Condition, DiskOptions, Durability, Left, Shared, Write,
+    ledger::{Draft, Ledger},
+    opening::{self, Ready},
+    read::{parked, read},
 };
-use crate::{
-    metrics::SpoolMetrics,
-    spool::{
-        chunk::Key,
-        error::{OpenError, StoreError},
-        store::{Changes, Store},
-    },
+use crate::spool::{
+    chunk::Chunk,
+    error::{OpenError, StoreError},
+    store::{Opened, Store},
 };
 
 /// The store, and what it takes to commit to it.
-pub(super) struct Committer<S> {
-    store: S,
-    durability: Durability,
-    metrics: SpoolMetrics,
-    shared: Arc<Shared>,
-    /// When the oldest of the removals that have gathered was noticed.
-    removing_since: Option<Instant>,
+pub(super) struct Committer<S, O> {
+    pub(super) options: DiskOptions,
+    pub(super) shared: Arc<Shared>,
+    pub(super) open: O,
+    pub(super) state: State<S>,
+    /// When the oldest of what is to be noted as done was brought.
+    noting_since: Option<Instant>,
+    pub(super) ballast: bool,
 }
 
-impl<S: Store> Committer<S> {
-    /// Opens the store and looks through it. A store that panics over what it finds is damaged.
+pub(super) enum State<S> {
+    Open { store: S, ledger: Ledger },
+    Failed(Failed),
+}
+
+/// It has failed, and is to be opened again.
+#[derive(Clone)]
+pub(super) struct Failed {
+    pub(super) why: Arc<str>,
+    /// The commit that has failed, if one has.
+    pub(super) commit: Option<u64>,
+    pub(super) again_at: Instant,
+    pub(super) delay: Duration,
+}
+
+impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
+    /// Opens the store and looks through it.
     pub(super) fn open(
-        options: &DiskOptions,
-        open: impl FnOnce() -> Result<S, OpenError>,
+        options: DiskOptions,
+        mut open: O,
         shared: Arc<Shared>,
     ) -> Result<(Self, Left), OpenError> {
-        let damaged = |what: String| OpenError::Damaged {
-            path: options.path.clone(),
-            what,
-        };
-        let look = || {
-            let store = open()?;
-            let left = left(&store).map_err(|error| damaged(error.to_string()))?;
-            Ok((store, left))
-        };
-        let (store, left) = catch_unwind(AssertUnwindSafe(look))
-            .map_err(|_| damaged("the store panicked while it was opened".to_owned()))??;
-        let committer = Self {
+        let Ready {
             store,
-            durability: options.durability,
-            metrics: options.metrics.clone(),
+            ledger,
+            verdict,
+        } = opening::open(&options, &mut open, None)?;
+        let mut committer = Self {
+            options,
             shared,
-            removing_since: None,
+            open,
+            state: State::Open { store, ledger },
+            noting_since: None,
+            ballast: false,
         };
-        committer.metrics.poisoned.set(0);
-        committer.measure();
-        Ok((committer, left))
+        committer.options.metrics.poisoned.set(0);
+        opening::tell(&committer.options, &verdict.recovery);
+        *committer.shared.recovery.lock() = verdict.recovery;
+        let draft = Draft {
+            mark: verdict.mark,
+            ..Draft::default()
+        };
+        committer.settle_in(draft).map_err(|error| OpenError::Io {
+            action: "write to",
+            path: committer.options.path.clone(),
+            source: std::io::Error::other(error),
+        })?;
+        Ok((committer, verdict.left))
     }
 
     /// Serves until it is told to close, or until no handle is left.
@@ -72,7 +93,7 @@ impl<S: Store> Committer<S> {
             let first = match self.next(inbox) {
                 Ok(first) => first,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.commit(Vec::new());
+                    self.on_time();
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -88,32 +109,64 @@ impl<S: Store> Committer<S> {
                     ControlFlow::Break(()) => None,
                 };
             }
-            let enough = self.shared.removed.lock().len() >= REMOVALS;
+            let due = self
+                .noting_since
+                .is_some_and(|since| since.elapsed() >= NOTE_DELAY);
+            let enough = due || self.shared.done.lock().count >= NOTES;
             if enough || !gathered.writes.is_empty() || gathered.close.is_some() {
                 self.commit(gathered.writes);
             }
             if gathered.close.is_some() {
                 break gathered.close;
             }
+            self.open_again_if_due();
         };
-        let result = self.poison().map_or(Ok(()), Err);
-        // Closing writes once more, and the directory is free only then.
-        let ended = catch_unwind(AssertUnwindSafe(|| drop(self.store)));
-        let result = ended.map_or_else(
-            |panic| Err(StoreError::Unknown(panicked(&*panic))),
-            |()| result,
-        );
+        let result = self.close();
         if let Some(answer) = closed {
             let _ = answer.send(result);
         }
     }
 
-    /// The next command; no later than when the removals that have gathered are due.
-    fn next(&mut self, inbox: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
-        match self.removing_since {
-            Some(since) => inbox.recv_timeout(REMOVAL_DELAY.saturating_sub(Instant::now() - since)),
-            None => inbox.recv().map_err(RecvTimeoutError::from),
+    /// The directory is free only when this comes back.
+    fn close(self) -> Result<(), StoreError> {
+        self.shared.pulse.set_poke(None);
+        match self.state {
+            State::Open { store, ledger } => {
+                let clean = ledger.clean();
+                let ended = catch_unwind(AssertUnwindSafe(|| store.close(&clean)));
+                ended.unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))))
+            }
+            State::Failed(failed) => Err(StoreError::Poisoned(failed.why)),
         }
+    }
+
+    /// The next command; no later than when something is due.
+    fn next(&mut self, inbox: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
+        self.shared.pulse.end();
+        let now = Instant::now();
+        let due = match &self.state {
+            State::Failed(failed) => Some(failed.again_at),
+            State::Open { .. } => {
+                let note = self.noting_since.map(|since| since + NOTE_DELAY);
+                let fine = self.ballast && *self.shared.condition.borrow() == Condition::Fine;
+                let look = (!fine).then(|| now + LOOK_DELAY);
+                note.into_iter().chain(look).min()
+            }
+        };
+        let command = match due {
+            Some(due) => inbox.recv_timeout(due.saturating_duration_since(now)),
+            None => inbox.recv().map_err(RecvTimeoutError::from),
+        };
+        self.shared.pulse.begin();
+        command
+    }
+
+    fn on_time(&mut self) {
+        if let State::Open { .. } = &self.state {
+            self.commit(Vec::new());
+            self.measure();
+        }
+        self.open_again_if_due();
     }
 
     /// Reads at once and keeps writes for the commit; breaks off when that is large enough.
@@ -123,21 +176,16 @@ impl<S: Store> Committer<S> {
     fn take(&mut self, command: Command, gathered: &mut Gathered) -> ControlFlow<()> {
         match command {
             Command::Read(wanted, _room, answer) => {
-                let _ = answer.send(self.look(|store| read(store, wanted)));
+                let _ = answer.send(self.look(|store, _| read(store, wanted)));
             }
             Command::Parked(limit, _room, answer) => {
-                let _ = answer.send(self.look(|store| parked(store, limit)));
+                let _ = answer.send(self.look(|store, ledger| parked(store, ledger, limit)));
             }
             Command::Write(write) => {
-                gathered.bytes += write
-                    .changes
-                    .put
-                    .iter()
-                    .map(|chunk| chunk.bytes())
-                    .sum::<u64>();
+                gathered.bytes += write.put.iter().map(Chunk::bytes).sum::<u64>();
                 gathered.writes.push(write);
             }
-            Command::Wake => self.removing_since = Some(Instant::now()),
+            Command::Wake => self.noting_since = Some(Instant::now()),
             Command::Close(_room, answer) => {
                 gathered.close = Some(answer);
                 return ControlFlow::Break(());
@@ -150,36 +198,38 @@ impl<S: Store> Committer<S> {
         }
     }
 
-    fn look<T>(&self, at: impl FnOnce(&S) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        catch_unwind(AssertUnwindSafe(|| at(&self.store))).unwrap_or_else(|panic| {
-            Err(self.poisoned_by(StoreError::Unreadable(panicked(&*panic))))
-        })
+    /// What can't be read, or is not what was written, is found out about by opening it again.
+    fn look<T>(
+        &mut self,
+        at: impl FnOnce(&S, &Ledger) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let State::Open { store, ledger } = &self.state else {
+            return Err(self.refusal());
+        };
+        catch_unwind(AssertUnwindSafe(|| at(store, ledger)))
+            .unwrap_or_else(|panic| Err(StoreError::Unreadable(panicked(&*panic))))
+            .map_err(|error| self.fail(error, None))
     }
 
-    /// One write to disk, with all removals that have gathered, and the answers to it.
-    fn commit(&mut self, writes: Vec<Write>) {
-        self.removing_since = None;
-        let removed = std::mem::take(&mut *self.shared.removed.lock());
-        let mut pieces = removed.chunks(REMOVALS).map(<[Key]>::to_vec);
-        let last = pieces.next_back().unwrap_or_default();
-        for remove in pieces {
-            let put = Vec::new();
-            // Should it fail, so will what follows: the disk is poisoned then.
-            let _ = self.write(Changes { remove, put });
+    fn refusal(&self) -> StoreError {
+        match &self.state {
+            State::Failed(failed) => StoreError::Poisoned(failed.why.clone()),
+            State::Open { .. } => StoreError::Closed,
         }
-        let mut changes = Changes {
-            remove: last,
-            put: Vec::new(),
-        };
+    }
+
+    /// One write to disk, with all that is to be noted, and the answers to it.
+    fn commit(&mut self, writes: Vec<Write>) {
+        let mut draft = Draft::default();
         let mut answers = Vec::with_capacity(writes.len());
         let mut rooms = Vec::with_capacity(writes.len());
         for write in writes {
-            changes.remove.extend(write.changes.remove);
-            changes.put.extend(write.changes.put);
+            draft.put.extend(write.put);
+            draft.gone.extend(write.gone);
             answers.push(write.answer);
             rooms.push(write.room);
         }
-        let result = self.write(changes);
+        let result = self.write_noting(draft);
         // First, so that who has the answer finds the room it took free again.
         drop(rooms);
         for answer in answers {
@@ -187,62 +237,158 @@ impl<S: Store> Committer<S> {
         }
     }
 
-    fn write(&mut self, changes: Changes) -> Result<(), StoreError> {
-        if let Some(error) = self.poison() {
+    /// What is noted as done stays to be noted until that is durable.
+    pub(super) fn write_noting(&mut self, mut draft: Draft) -> Result<(), StoreError> {
+        self.noting_since = None;
+        if let State::Failed(_) = &self.state {
+            return Err(self.refusal());
+        }
+        let noted = std::mem::take(&mut *self.shared.done.lock());
+        draft.done.clone_from(&noted.lanes);
+        if let Err(error) = self.write(draft) {
+            let mut done = self.shared.done.lock();
+            noted.lanes.into_values().for_each(|note| done.add(note));
             return Err(error);
         }
-        if changes.remove.is_empty() && changes.put.is_empty() {
-            return Ok(());
-        }
-        let records: u32 = changes.put.iter().map(|chunk| chunk.records).sum();
-        let started = Instant::now();
-        catch_unwind(AssertUnwindSafe(|| self.make_durable(changes)))
-            .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))))
-            .map_err(|error| self.poisoned_by(error))?;
-        self.metrics
-            .commit_seconds
-            .observe((Instant::now() - started).as_secs_f64());
-        if records > 0 {
-            self.metrics.commit_records.observe(records.into());
+        // What was asked for is durable; that this fails is the next one's problem.
+        if self.roll_over() || noted.count > 0 {
+            let _ = self.reclaim();
         }
         self.measure();
         Ok(())
     }
 
-    fn make_durable(&mut self, changes: Changes) -> Result<(), StoreError> {
-        self.store.apply(changes)?;
-        self.store.flush()?;
-        match self.durability {
-            Durability::PowerLoss => self.store.sync(),
-            Durability::ProcessCrash => Ok(()),
+    pub(super) fn write(&mut self, draft: Draft) -> Result<(), StoreError> {
+        if draft.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// The first failure is the one that is remembered.
-    fn poisoned_by(&self, error: StoreError) -> StoreError {
-        let why = match &error {
-            StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
-            other => other.to_string().into(),
+        let State::Open { store, ledger } = &mut self.state else {
+            return Err(self.refusal());
         };
-        if self.shared.poison.set(why).is_ok() {
-            self.metrics.poisoned.set(1);
-            self.shared.removed.lock().clear();
-            tracing::error!(%error, "the spool takes no more records until it is opened again");
+        let records: u32 = draft.put.iter().map(|chunk| chunk.records).sum();
+        let started = Instant::now();
+        let durability = self.options.durability;
+        let chunks = ledger.stamp(draft);
+        let commit = ledger.commit();
+        let result = catch_unwind(AssertUnwindSafe(|| make_durable(store, chunks, durability)))
+            .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))));
+        if let Err(error) = result {
+            return Err(self.fail(error, Some(commit)));
         }
-        error
+        let metrics = &self.options.metrics;
+        metrics
+            .commit_seconds
+            .observe((Instant::now() - started).as_secs_f64());
+        if records > 0 {
+            metrics.commit_records.observe(records.into());
+        }
+        Ok(())
     }
 
-    fn poison(&self) -> Option<StoreError> {
-        let why = self.shared.poison.get()?;
-        Some(StoreError::Poisoned(Arc::clone(why)))
+    /// Begins a new generation if it is time for one. Says whether it has.
+    fn roll_over(&mut self) -> bool {
+        let State::Open { store, .. } = &mut self.state else {
+            return false;
+        };
+        let rolled = catch_unwind(AssertUnwindSafe(|| store.roll_over()))
+            .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))));
+        match rolled {
+            Ok(true) => {
+                self.shared.pulse.set_poke(store.poke());
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                self.fail(error, None);
+                false
+            }
+        }
     }
 
-    fn measure(&self) {
-        if let Ok(bytes) = self.store.disk_bytes() {
-            self.metrics
-                .disk_bytes
-                .set(bytes.try_into().unwrap_or(i64::MAX));
+    /// Gives back the room of what is done with, as far as it can. Nothing rolls over meanwhile: what is
+    /// copied, and what is said again about it, are in one generation.
+    pub(super) fn reclaim(&mut self) -> Result<(), StoreError> {
+        loop {
+            let State::Open { store, ledger } = &self.state else {
+                return Err(self.refusal());
+            };
+            let Some(reclaim) = store.reclaimable(ledger) else {
+                return Ok(());
+            };
+            self.write(Draft {
+                again: reclaim.lanes.clone(),
+                gone: reclaim.gone.clone(),
+                ..Draft::default()
+            })?;
+            let State::Open { store, ledger } = &mut self.state else {
+                return Err(self.refusal());
+            };
+            let gone = catch_unwind(AssertUnwindSafe(|| store.reclaim(&reclaim, ledger)))
+                .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))));
+            if let Err(error) = gone {
+                return Err(self.fail(error, None));
+            }
+            ledger.forget(|lane| store.has(lane));
         }
+    }
+
+    /// How large it is, and whether there is room for more.
+    pub(super) fn measure(&mut self) {
+        let State::Open { store, .. } = &self.state else {
+            return;
+        };
+        if let Ok(bytes) = store.disk_bytes() {
+            self.shared.bytes.store(bytes, Relaxed);
+            let gauge = &self.options.metrics.disk_bytes;
+            gauge.set(bytes.try_into().unwrap_or(i64::MAX));
+        }
+        let Some(space) = store.space() else { return };
+        let least = self
+            .options
+            .min_free
+            .unwrap_or((space.total / 20).min(MIN_FREE));
+        self.ballast = self.ballast || store.take_ballast();
+        self.options
+            .metrics
+            .free_bytes
+            .set(space.free.try_into().unwrap_or(i64::MAX));
+        self.shared.condition.send_if_modified(|condition| {
+            // Room has to be there again for a while's worth of records.
+            let enough = match condition {
+                Condition::Low(_) => space.free >= least + least / 4 && self.ballast,
+                _ => space.free >= least && self.ballast,
+            };
+            let now = if enough {
+                Condition::Fine
+            } else {
+                Condition::Low(space.free)
+            };
+            let is_news = std::mem::discriminant(condition) != std::mem::discriminant(&now);
+            if is_news && !enough {
+                tracing::warn!(
+                    free = space.free,
+                    least,
+                    "the spool's disk is nearly full: it takes no more records"
+                );
+            } else if is_news && matches!(condition, Condition::Low(_)) {
+                tracing::info!(free = space.free, "the spool's disk has room again");
+            }
+            *condition = now;
+            is_news
+        });
+    }
+}
+
+fn make_durable<S: Store>(
+    store: &mut S,
+    chunks: Vec<Chunk>,
+    durability: Durability,
+) -> Result<(), StoreError> {
+    store.apply(chunks)?;
+    store.flush()?;
+    match durability {
+        Durability::PowerLoss => store.sync(),
+        Durability::ProcessCrash => Ok(()),
     }
 }
 
@@ -262,7 +408,11 @@ fn panicked(_: &(dyn Any + Send)) -> Arc<str> {
 /// A commit that is larger goes in several, so that the memory it takes is bounded.
 const COMMIT_BYTES: u64 = 8 << 20;
 
-/// Removals alone wait until there are as many: replay would else pay an `fdatasync` for each of its
-/// batches. They go no more at a time, since each makes the store move other pages about as well.
-const REMOVALS: usize = 64;
-const REMOVAL_DELAY: Duration = Duration::from_millis(100);
+/// What is done with waits to be noted until there is as much: replay would else pay an `fdatasync` for
+/// each of its batches.
+const NOTES: usize = 64;
+const NOTE_DELAY: Duration = Duration::from_millis(100);
+
+/// How often the room is looked at while there is too little.
+const LOOK_DELAY: Duration = Duration::from_millis(500);
+const MIN_FREE: u64 = 256 << 20;

@@ -1,34 +1,44 @@
-//! Where chunks are kept. This is the only file that names sled.
+//! Where chunks are kept.
 //!
 //! A [`Store`] does what it is told in three steps, apply, flush and sync, because what is certain
 //! after each of them is what the spool's promise hangs on; the order is the business of
-//! [`commit`](super::commit). sled 0.34.7 has faults that are fenced here, each where it says so.
+//! [`commit`](super::commit). The real one is [`Generations`]: it appends to a database of sled, and reads
+//! what earlier ones have left from their raw files.
+//!
+//! sled 0.34.7 is trusted with one thing only: that what it has flushed, and what we have then synced, is
+//! in its file. Its own recovery is never used, for it takes damage for an end and overwrites what comes after.
 
+mod active;
+mod carve;
+mod contents;
+mod generations;
 #[cfg(test)]
 pub(super) mod memory;
+mod merge;
+mod sealed;
 
-use std::{
-    fmt::Display,
-    fs::{self, File},
-    io,
-    ops::ControlFlow,
-    path::Path,
-    thread,
-    time::Duration,
-};
+use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 
+pub(super) use self::generations::Opener;
 use super::{
-    chunk::{Chunk, Key},
-    dir::{Directory, failed},
+    audit::Audit,
+    chunk::{Chunk, Key, Kind, LaneId, SpoolId},
+    dir::{Clean, Space},
     error::{OpenError, StoreError},
 };
 
-/// An ordered map on disk, used by one thread.
+/// An ordered map on disk, used by one thread. Nothing is ever removed from it by its key: what is done
+/// with goes by generations.
 pub(super) trait Store {
-    /// Makes all of the changes or, should the process die now, none.
-    fn apply(&mut self, changes: Changes) -> Result<(), StoreError>;
+    /// Makes ready for writing. Until then nothing on disk is changed.
+    fn begin(&mut self) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    /// Keeps all of the chunks.
+    fn apply(&mut self, chunks: Vec<Chunk>) -> Result<(), StoreError>;
 
     /// What was applied will survive the process.
     fn flush(&mut self) -> Result<(), StoreError>;
@@ -36,217 +46,106 @@ pub(super) trait Store {
     /// What was flushed will survive the machine.
     fn sync(&mut self) -> Result<(), StoreError>;
 
-    /// Shows what is kept from `from` to `to`, both included, in the order of the keys, until told to
-    /// stop.
+    /// Shows the chunks of a lane, in the order of their numbers, until told to stop. Begins with the
+    /// chunk that has number `from`, or with some before it.
     fn scan(
         &self,
-        from: Key,
-        to: Key,
+        kind: Kind,
+        lane: LaneId,
+        from: u64,
         visit: &mut dyn FnMut(Key, Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
 
-    /// The last key from `from` to `to`, both included.
-    fn last(&self, from: Key, to: Key) -> Result<Option<Key>, StoreError>;
-
     /// The size of its files.
     fn disk_bytes(&self) -> Result<u64, StoreError>;
-}
 
-/// What one commit changes: first all removals, then all chunks. A chunk that is written again
-/// under the key of a removed one is thus never lost.
-#[derive(Default)]
-pub(super) struct Changes {
-    pub(super) remove: Vec<Key>,
-    pub(super) put: Vec<Chunk>,
-}
-
-/// sled, in a directory that is ours.
-pub(super) struct SledStore {
-    db: sled::Db,
-    /// sled's file, held open for life so that the system reports every failed write-back to us.
-    file: File,
-    /// The last to go: nobody else may come in before sled has closed its files.
-    _directory: Directory,
-}
-
-impl SledStore {
-    /// Opens what is there, or makes it.
-    pub(super) fn open(directory: Directory) -> Result<Self, OpenError> {
-        let path = directory.generation();
-        clear_remains(&path).map_err(failed("prepare", &path))?;
-        let config = sled::Config::new()
-            .path(&path)
-            .segment_size(SEGMENT_BYTES)
-            .cache_capacity(CACHE_BYTES)
-            // Its own flusher would only log that a sync has failed.
-            .flush_every_ms(None);
-        let db = patiently(|| config.open()).map_err(|error| unopened(error, &directory))?;
-        let file = path.join("db");
-        let file = File::open(&file).map_err(failed("open", &file))?;
-        directory.sync()?;
-        Ok(Self {
-            db,
-            file,
-            _directory: directory,
-        })
+    /// How much room there is for more; `None` if there is no telling.
+    fn space(&self) -> Option<Space> {
+        None
     }
-}
 
-impl Store for SledStore {
-    fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
-        let sizes = changes
-            .put
-            .iter()
-            .map(|chunk| (chunk.key, chunk.value.len()));
-        let sizes: Vec<(Key, usize)> = sizes.collect();
-        if let ([], [only]) = (&*changes.remove, &*changes.put) {
-            // Alone it needs no batch, which sled would write in two goes.
-            let inserted = self.db.insert(only.key.as_ref(), only.value.as_slice());
-            inserted.map_err(|error| unwritten(&error))?;
-        } else {
-            let mut batch = sled::Batch::default();
-            for key in &changes.remove {
-                batch.remove(key.as_ref());
-            }
-            for chunk in changes.put {
-                batch.insert(chunk.key.as_ref(), chunk.value);
-            }
-            self.db
-                .apply_batch(batch)
-                .map_err(|error| unwritten(&error))?;
-        }
-        for (key, size) in sizes {
-            self.age_cache(key.as_ref(), size);
-        }
+    /// Begins a new generation if the newest has grown enough. Says whether it has.
+    fn roll_over(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// What would give room back, if anything.
+    fn reclaimable(&self, _: &dyn Live) -> Option<Reclaim> {
+        None
+    }
+
+    /// Does what [`reclaimable`](Self::reclaimable) has said. What was to be said first is durable.
+    fn reclaim(&mut self, _: &Reclaim, _: &dyn Live) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), StoreError> {
-        self.db.flush().map_err(|error| unwritten(&error))?;
-        Ok(())
+    /// Something that wakes the store up if it has missed its own call, to be done from another thread.
+    fn poke(&self) -> Option<Arc<dyn Fn() + Send + Sync>> {
+        None
     }
 
-    /// On Linux sled's flush ends in `sync_file_range`, which leaves the file's size and the disk's
-    /// own cache to chance.
-    fn sync(&mut self) -> Result<(), StoreError> {
-        let synced = self.file.sync_data();
-        synced.map_err(|error| unwritten(&error))
+    /// Keeps what was found damaged for somebody to look at. Says how many pieces.
+    fn keep_damaged(&self) -> u64 {
+        0
     }
 
-    /// Stops at the first error: sled's iterators repeat it for ever.
-    fn scan(
-        &self,
-        from: Key,
-        to: Key,
-        visit: &mut dyn FnMut(Key, Bytes) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        for entry in self.db.range(from..=to) {
-            let (key, value) = entry.map_err(|error| unread(&error))?;
-            self.age_cache(&key, value.len());
-            if visit(Key::parse(&key)?, Bytes::from_owner(value)).is_break() {
-                break;
-            }
-        }
-        Ok(())
+    /// Whether any generation has something of this lane.
+    fn has(&self, lane: LaneId) -> bool;
+
+    /// Gives up room that was set aside for a full disk.
+    fn release_ballast(&self) {}
+
+    /// Sets it aside again. Says whether it is there.
+    fn take_ballast(&self) -> bool {
+        true
     }
 
-    fn last(&self, from: Key, to: Key) -> Result<Option<Key>, StoreError> {
-        match self.db.range(from..=to).next_back() {
-            Some(entry) => Ok(Some(Key::parse(&entry.map_err(|error| unread(&error))?.0)?)),
-            None => Ok(None),
-        }
-    }
-
-    fn disk_bytes(&self) -> Result<u64, StoreError> {
-        let size = self.file.metadata().map(|file| file.len());
-        size.map_err(|error| unread(&error))
-    }
+    /// Closes in order: nothing was written since what `clean` says.
+    fn close(self, clean: &Clean) -> Result<(), StoreError>
+    where
+        Self: Sized;
 }
 
-impl SledStore {
-    /// Makes sled look at its cache as often as its size calls for.
-    ///
-    /// Each of its 256 shards evicts pages only after 64 accesses, however large these are. Pages of
-    /// chunks are large and seldom accessed, so that some GB can gather: more accesses are made.
-    fn age_cache(&self, key: &[u8], size: usize) {
-        for _ in 0..size / BYTES_PER_ACCESS {
-            let _ = self.db.contains_key(key);
-        }
-    }
+/// A chunk as it is kept.
+type Entry = (Key, Bytes);
+
+/// Where a look at a lane begins.
+#[derive(Clone, Copy, Debug)]
+enum Begin {
+    /// With the last chunk that begins no later than this number, if there is one.
+    At(u64),
+    /// Behind this chunk.
+    After(Key),
 }
 
-/// 64 accesses are then 128 KiB, which is what one shard of the cache may hold.
-const BYTES_PER_ACCESS: usize = 2048;
+/// Which chunks are still wanted.
+pub(super) trait Live {
+    /// The last number that the lane is done with.
+    fn done(&self, lane: LaneId) -> u64;
 
-/// With it a page may take 2 MiB before sled writes it to a file of its own, which it never syncs
-/// and rarely removes. It can never be changed for a store that exists.
-const SEGMENT_BYTES: usize = 8 << 20;
-
-const CACHE_BYTES: u64 = 32 << 20;
-
-/// What a process killed inside sled's open leaves, and no later open could get past: a half
-/// snapshot, which sled takes for the newest, and a half `conf` of a store that never held anything.
-fn clear_remains(path: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry
-            .file_name()
-            .as_encoded_bytes()
-            .ends_with(b".generating")
-        {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    if fs::metadata(path.join("db")).map_or(0, |db| db.len()) == 0 {
-        match fs::remove_file(path.join("conf")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+    /// Whether the record is parked.
+    fn is_parked(&self, lane: LaneId, number: u64) -> bool;
 }
 
-/// Opens a store whose last user in this process may not be quite gone.
-///
-/// sled has a lock of its own, which a child that is just being started can hold for a moment after
-/// sled has closed. Nobody else can have it: the directory is ours.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "no lock of another's says when it is free, and this thread is the spool's own"
-)]
-fn patiently(open: impl Fn() -> sled::Result<sled::Db>) -> sled::Result<sled::Db> {
-    for _ in 0..LOCK_TRIES {
-        match open() {
-            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") => {
-                thread::sleep(LOCK_PAUSE);
-            }
-            opened => return opened,
-        }
-    }
-    open()
+/// A generation that can go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reclaim {
+    pub(super) generation: u64,
+    /// Some chunks of it are wanted, so few that they are copied into the newest generation.
+    pub(super) copy: bool,
+    /// What has to be said again first, since it may be said only in the generation that goes, and older
+    /// ones need it: how far these lanes are done with,
+    pub(super) lanes: Vec<LaneId>,
+    /// and which parked records are gone.
+    pub(super) gone: Vec<Key>,
 }
 
-const LOCK_TRIES: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
-
-fn unopened(error: sled::Error, directory: &Directory) -> OpenError {
-    match error {
-        sled::Error::Io(source) => failed("open the store in", directory.path())(source),
-        other => OpenError::Damaged {
-            path: directory.path().into(),
-            what: other.to_string(),
-        },
-    }
-}
-
-fn unwritten(error: &dyn Display) -> StoreError {
-    StoreError::Unknown(error.to_string().into())
-}
-
-fn unread(error: &dyn Display) -> StoreError {
-    StoreError::Unreadable(error.to_string().into())
+/// A store that has just been opened, and what was found in it.
+pub(super) struct Opened<S> {
+    pub(super) store: S,
+    pub(super) audit: Audit,
+    pub(super) clean: Option<Clean>,
+    pub(super) id: SpoolId,
+    /// How many generations could not be read, and are in quarantine.
+    pub(super) set_aside: u64,
 }

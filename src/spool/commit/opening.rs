@@ -1,0 +1,212 @@
+//! Opening the store: at the start, and after each failure.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Condition, DiskOptions,
+    ledger::{Draft, Ledger},
+    thread::{Committer, Failed, State},
+};
+use crate::spool::{
+    audit::{Recovery, Verdict},
+    error::{OpenError, StoreError},
+    store::{Opened, Store},
+};
+
+/// A store with what is known about it, ready to be written to.
+pub(super) struct Ready<S> {
+    pub(super) store: S,
+    pub(super) ledger: Ledger,
+    pub(super) verdict: Verdict,
+}
+
+/// Opens the store and looks through it. A store that panics over what it finds is damaged.
+///
+/// `withdraw_from` is the commit that has failed, if it is opened for that: its callers were told so.
+pub(super) fn open<S: Store>(
+    options: &DiskOptions,
+    open: &mut impl FnMut() -> Result<Opened<S>, OpenError>,
+    withdraw_from: Option<u64>,
+) -> Result<Ready<S>, OpenError> {
+    let look = || {
+        let Opened {
+            mut store,
+            audit,
+            clean,
+            id,
+            set_aside,
+        } = open()?;
+        let mut verdict = audit.conclude(clean.as_ref(), withdraw_from);
+        verdict.recovery.set_aside = set_aside;
+        let lost = &verdict.recovery;
+        if options.strict && withdraw_from.is_none() && lost.has_loss() {
+            return Err(OpenError::Loss {
+                path: options.path.clone(),
+                records: lost.lost,
+                parked: lost.lost_parked,
+            });
+        }
+        if verdict.recovery.has_loss() {
+            verdict.recovery.damaged_chunks += store.keep_damaged();
+        }
+        store.begin()?;
+        let ledger = Ledger::new(id, &verdict);
+        Ok(Ready {
+            store,
+            ledger,
+            verdict,
+        })
+    };
+    catch_unwind(AssertUnwindSafe(look)).map_err(|_| panicked(&options.path))?
+}
+
+fn panicked(path: &Path) -> OpenError {
+    OpenError::Damaged {
+        path: path.into(),
+        what: "the store panicked while it was opened".to_owned(),
+    }
+}
+
+impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
+    /// The first failure is the one that is remembered.
+    pub(super) fn fail(&mut self, error: StoreError, commit: Option<u64>) -> StoreError {
+        let State::Open { store, .. } = &self.state else {
+            return error;
+        };
+        let why = match &error {
+            StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
+            other => other.to_string().into(),
+        };
+        if store
+            .space()
+            .is_some_and(|space| space.free < BALLAST_BELOW)
+        {
+            store.release_ballast();
+            self.ballast = false;
+        }
+        self.options.metrics.poisoned.set(1);
+        self.shared.pulse.set_poke(None);
+        tracing::error!(%error, "the spool's disk has failed: it takes no more records until it is opened again");
+        let failed = State::Failed(Failed {
+            why: why.clone(),
+            commit,
+            again_at: Instant::now() + FIRST_DELAY,
+            delay: FIRST_DELAY,
+        });
+        let was = std::mem::replace(&mut self.state, failed);
+        // sled writes once more when it closes, and may panic over what it could not write.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(was)));
+        self.shared.condition.send_replace(Condition::Failed(why));
+        error
+    }
+
+    pub(super) fn open_again_if_due(&mut self) {
+        if let State::Failed(failed) = &self.state
+            && failed.again_at <= Instant::now()
+        {
+            let failed = failed.clone();
+            self.open_again(failed);
+        }
+    }
+
+    fn open_again(&mut self, failed: Failed) {
+        let opened = open(
+            &self.options,
+            &mut self.open,
+            failed.commit.or(Some(u64::MAX)),
+        );
+        let ready = match opened {
+            Ok(ready) => ready,
+            Err(error) => {
+                let delay = (failed.delay * 2).min(LONGEST_DELAY);
+                tracing::warn!(%error, ?delay, "the spool cannot be opened again yet");
+                self.state = State::Failed(Failed {
+                    again_at: Instant::now() + delay,
+                    delay,
+                    ..failed
+                });
+                return;
+            }
+        };
+        let Ready {
+            store,
+            ledger,
+            verdict,
+        } = ready;
+        tell(&self.options, &verdict.recovery);
+        if verdict.recovery.has_loss() {
+            *self.shared.recovery.lock() = verdict.recovery;
+        }
+        self.state = State::Open { store, ledger };
+        let draft = Draft {
+            mark: verdict.mark,
+            ..Draft::default()
+        };
+        if self.settle_in(draft).is_ok() {
+            self.options.metrics.poisoned.set(0);
+            tracing::info!("the spool's disk works again");
+        } else if let State::Failed(again) = &mut self.state {
+            again.delay = (failed.delay * 2).min(LONGEST_DELAY);
+            again.again_at = Instant::now() + again.delay;
+            // Those of both are withdrawn.
+            again.commit = failed.commit.into_iter().chain(again.commit).min();
+        }
+    }
+
+    /// The first write to a store that has just been opened, and the room that can be given back.
+    pub(super) fn settle_in(&mut self, draft: Draft) -> Result<(), StoreError> {
+        if let State::Open { store, .. } = &self.state {
+            self.shared.pulse.set_poke(store.poke());
+        }
+        // By itself, for it decides over the commits before it, and is to be there as a whole.
+        self.write(draft)?;
+        self.write_noting(Draft::default())?;
+        self.reclaim()?;
+        self.shared.condition.send_replace(Condition::Fine);
+        self.measure();
+        Ok(())
+    }
+}
+
+/// Below this the room that was set aside is given up.
+const BALLAST_BELOW: u64 = 8 << 20;
+
+/// How long until a store that has failed is opened again, doubling up to the longest.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
+
+/// Says what was found, if it is not as it should be.
+pub(super) fn tell(options: &DiskOptions, recovery: &Recovery) {
+    options
+        .metrics
+        .lost
+        .with_label_values(&["waiting"])
+        .inc_by(recovery.lost);
+    options
+        .metrics
+        .lost
+        .with_label_values(&["parked"])
+        .inc_by(recovery.lost_parked);
+    for lane in &recovery.lanes {
+        tracing::error!(
+            queue = &*lane.queue, lane = %lane.lane, records = lane.records,
+            "records of the spool are lost"
+        );
+    }
+    if recovery.has_loss() || recovery.set_aside > 0 {
+        tracing::error!(
+            lost = recovery.lost,
+            lost_parked = recovery.lost_parked,
+            damaged = recovery.damaged_chunks,
+            set_aside = recovery.set_aside,
+            "the spool was damaged: what is left is used, what was damaged is in quarantine"
+        );
+    }
+}

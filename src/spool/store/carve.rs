@@ -1,0 +1,115 @@
+//! Finds chunks in a raw file, whatever is around them.
+//!
+//! A chunk says by itself what it is, how long, and whether it is whole. sled writes each value in one
+//! piece, uncompressed, and moves whole pages about, so that most chunks are found more than once, each
+//! as good as the others.
+
+use std::{fs::File, io, os::unix::fs::FileExt as _};
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use crate::spool::chunk::{FIXED, Frame, LONGEST, MAGIC, SpoolId, whole_length};
+
+/// Shows each sound chunk of the spool `id`, or of any, where it begins and what it is. Says where there
+/// is something that begins like one and is none, or none any more.
+///
+/// What is inside of a sound chunk is its payload, and not looked at. Memory: two windows.
+pub(super) fn carve(
+    file: &File,
+    id: Option<SpoolId>,
+    mut visit: impl FnMut(u64, Frame),
+) -> io::Result<Vec<u64>> {
+    let size = file.metadata()?.len();
+    let finder = memmem::Finder::new(&MAGIC);
+    let mut broken = Vec::new();
+    let mut offset = 0;
+    while offset < size {
+        let window = read(file, offset, WINDOW.min((size - offset) as usize))?;
+        let is_last = offset + window.len() as u64 >= size;
+        let mut at = 0;
+        let next = loop {
+            let Some(found) = finder.find(&window[at..]) else {
+                // The magic may begin at the very end.
+                break (window.len() + 1).saturating_sub(MAGIC.len()).max(at);
+            };
+            at += found;
+            match look(&window, at) {
+                Look::Whole(value) => match Frame::find(&value) {
+                    Ok(frame) if id.is_none_or(|id| id == frame.spool) => {
+                        visit(offset + at as u64, frame);
+                        at += value.len();
+                    }
+                    Ok(_) => at += value.len(),
+                    Err(_) => {
+                        note(&mut broken, offset + at as u64);
+                        at += MAGIC.len();
+                    }
+                },
+                Look::CutOff if !is_last => break at,
+                Look::CutOff | Look::Nothing => {
+                    note(&mut broken, offset + at as u64);
+                    at += MAGIC.len();
+                }
+            }
+        };
+        if is_last {
+            break;
+        }
+        offset += next as u64;
+    }
+    Ok(broken)
+}
+
+enum Look {
+    /// As many bytes as its header says.
+    Whole(Bytes),
+    /// It goes on behind the window.
+    CutOff,
+    Nothing,
+}
+
+fn look(window: &Bytes, at: usize) -> Look {
+    let Some(head) = window[at..].first_chunk::<FIXED>() else {
+        return Look::CutOff;
+    };
+    match whole_length(head) {
+        Ok(length) if at + length <= window.len() => Look::Whole(window.slice(at..at + length)),
+        Ok(_) => Look::CutOff,
+        Err(_) => Look::Nothing,
+    }
+}
+
+/// What can't be read is taken for zeros: one bad sector costs the chunk it is in.
+fn read(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
+    let mut window = vec![0; length];
+    if file.read_exact_at(&mut window, offset).is_ok() {
+        return Ok(window.into());
+    }
+    let mut readable = false;
+    for (sector, at) in window.chunks_mut(SECTOR).zip((offset..).step_by(SECTOR)) {
+        match file.read_exact_at(sector, at) {
+            Ok(()) => readable = true,
+            Err(_) => sector.fill(0),
+        }
+    }
+    if !readable {
+        tracing::warn!(offset, length, "a part of the spool's file cannot be read");
+    }
+    Ok(window.into())
+}
+
+fn note(broken: &mut Vec<u64>, offset: u64) {
+    if broken.len() < MOST_BROKEN {
+        broken.push(offset);
+    }
+}
+
+const WINDOW: usize = 4 << 20;
+const SECTOR: usize = 4096;
+const MOST_BROKEN: usize = 1000;
+
+const _: () = assert!(
+    WINDOW > 2 * LONGEST,
+    "a window holds a chunk wherever it begins"
+);

@@ -1,0 +1,96 @@
+//! What is in a generation, in short: enough to know whether it is needed.
+
+use std::collections::BTreeMap;
+
+use super::Live;
+use crate::spool::chunk::{Key, Kind, LaneId};
+
+/// The lanes and the parked records of a generation.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Contents {
+    lanes: BTreeMap<LaneId, Extent>,
+    parked: BTreeMap<(LaneId, u64), u64>,
+}
+
+/// What there is of a lane.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    first: u64,
+    last: u64,
+    bytes: u64,
+}
+
+impl Contents {
+    pub(super) fn add(&mut self, key: Key, records: u32, bytes: u64) {
+        let (lane, first) = (key.lane(), key.number());
+        match key.kind() {
+            Kind::Waiting => {
+                let last = first.saturating_add(u64::from(records.max(1)) - 1);
+                let extent = self.lanes.entry(lane).or_insert(Extent {
+                    first,
+                    last,
+                    bytes: 0,
+                });
+                extent.first = extent.first.min(first);
+                extent.last = extent.last.max(last);
+                extent.bytes += bytes;
+            }
+            Kind::Parked => *self.parked.entry((lane, first)).or_default() += bytes,
+            Kind::Mark | Kind::Gone => {}
+        }
+    }
+
+    /// Whether there is anything of this lane.
+    pub(super) fn has(&self, lane: LaneId) -> bool {
+        let mut parked = self.parked.range((lane, 0)..=(lane, u64::MAX));
+        self.lanes.contains_key(&lane) || parked.next().is_some()
+    }
+
+    pub(super) fn lanes(&self) -> impl Iterator<Item = LaneId> {
+        self.lanes.keys().copied()
+    }
+
+    /// Parked records that were here, and are gone.
+    pub(super) fn gone(&self, live: &dyn Live) -> Vec<Key> {
+        let parked = self.parked.keys();
+        let gone = parked.filter(|(lane, number)| !live.is_parked(*lane, *number));
+        gone.map(|(lane, number)| Key::new(Kind::Parked, *lane, *number, 0))
+            .collect()
+    }
+
+    /// About how many bytes of it are still wanted; 0 exactly if none are.
+    pub(super) fn live_bytes(&self, live: &dyn Live) -> u64 {
+        let waiting = self.lanes.iter().map(|(lane, extent)| {
+            let done = live.done(*lane);
+            if done >= extent.last {
+                return 0;
+            }
+            let left = (extent.last - done.max(extent.first - 1)) as f64;
+            let all = (extent.last - extent.first + 1) as f64;
+            (extent.bytes as f64 * left / all).ceil() as u64
+        });
+        let parked = self.parked.iter().map(|((lane, number), bytes)| {
+            if live.is_parked(*lane, *number) {
+                *bytes
+            } else {
+                0
+            }
+        });
+        waiting.chain(parked).sum()
+    }
+
+    /// The first number of the lane that is here, if there are any from `from` on.
+    pub(super) fn first(&self, kind: Kind, lane: LaneId, from: u64) -> Option<u64> {
+        match kind {
+            Kind::Waiting => {
+                let extent = self.lanes.get(&lane)?;
+                (extent.last >= from).then_some(extent.first)
+            }
+            Kind::Parked => {
+                let mut later = self.parked.range((lane, from)..=(lane, u64::MAX));
+                later.next().map(|((_, number), _)| *number)
+            }
+            Kind::Mark | Kind::Gone => None,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! A generation that is not written to any more, read without sled.
+
+use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{Begin, Entry, Live, carve::carve, contents::Contents};
+use crate::spool::{
+    chunk::{Chunk, Frame, Key, Kind, LONGEST, LaneId, SpoolId},
+    error::StoreError,
+};
+
+/// Where a chunk is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) key: Key,
+    count: u32,
+    length: u32,
+    offset: u64,
+}
+
+pub(super) struct Sealed {
+    pub(super) number: u64,
+    pub(super) contents: Contents,
+    pub(super) size: u64,
+    file: File,
+    id: SpoolId,
+    /// Made when it is first read from, in the order of the keys.
+    index: Mutex<Option<Arc<[Place]>>>,
+}
+
+impl Sealed {
+    pub(super) fn new(
+        number: u64,
+        contents: Contents,
+        file: File,
+        id: SpoolId,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            number,
+            contents,
+            size: file.metadata()?.len(),
+            file,
+            id,
+            index: Mutex::new(None),
+        })
+    }
+
+    /// The next chunks of a lane.
+    pub(super) fn page(
+        &self,
+        kind: Kind,
+        lane: LaneId,
+        begin: Begin,
+        most: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let index = self.index()?;
+        let range = Key::range(kind, lane, 0, u64::MAX);
+        let first = match begin {
+            Begin::After(key) => index.partition_point(|place| place.key <= key),
+            Begin::At(number) => {
+                let at = range.start().with_number(number);
+                let behind = index.partition_point(|place| place.key <= at);
+                let before = index[..behind].last().map(|place| place.key);
+                let before = before.filter(|key| range.contains(key));
+                let lower = before.map_or(*range.start(), |key| key.first_part());
+                index.partition_point(|place| place.key < lower)
+            }
+        };
+        let places = index[first..].iter().take(most);
+        places
+            .take_while(|place| range.contains(&place.key))
+            .map(|place| Ok((place.key, self.read(place)?)))
+            .collect()
+    }
+
+    /// The chunks that are still wanted, as they were written.
+    pub(super) fn live(&self, live: &dyn Live) -> Result<Vec<Chunk>, StoreError> {
+        let index = self.index()?;
+        let wanted = index.iter().filter(|place| {
+            let (lane, first) = (place.key.lane(), place.key.number());
+            match place.key.kind() {
+                Kind::Waiting => {
+                    first.saturating_add(u64::from(place.count.max(1)) - 1) > live.done(lane)
+                }
+                Kind::Parked => live.is_parked(lane, first),
+                Kind::Mark | Kind::Gone => false,
+            }
+        });
+        wanted
+            .map(|place| {
+                let value = self.read(place)?;
+                Frame::parse(place.key, &value)?;
+                Ok(Chunk {
+                    key: place.key,
+                    value: value.into(),
+                    records: place.count,
+                })
+            })
+            .collect()
+    }
+
+    /// As many bytes as a chunk may have.
+    pub(super) fn raw(&self, offset: u64) -> io::Result<Vec<u8>> {
+        let length = (self.size.saturating_sub(offset)).min(LONGEST as u64);
+        let mut bytes = vec![0; length as usize];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    /// Forgets where the chunks are, until they are asked for again.
+    pub(super) fn rest(&self) {
+        *self.index.lock() = None;
+    }
+
+    fn read(&self, place: &Place) -> Result<Bytes, StoreError> {
+        let mut value = vec![0; place.length as usize];
+        self.file
+            .read_exact_at(&mut value, place.offset)
+            .map_err(|error| unread(&error))?;
+        Ok(value.into())
+    }
+
+    fn index(&self) -> Result<Arc<[Place]>, StoreError> {
+        let mut index = self.index.lock();
+        if let Some(index) = &*index {
+            return Ok(index.clone());
+        }
+        let mut places: BTreeMap<Key, (u64, Place)> = BTreeMap::new();
+        carve(&self.file, Some(self.id), |offset, frame| {
+            if matches!(frame.key.kind(), Kind::Waiting | Kind::Parked) {
+                let place = Place {
+                    key: frame.key,
+                    count: frame.count,
+                    length: (frame.bytes - Key::LEN as u64) as u32,
+                    offset,
+                };
+                let newest = places
+                    .entry(frame.key)
+                    .or_insert((frame.stamp.commit, place));
+                if newest.0 < frame.stamp.commit {
+                    *newest = (frame.stamp.commit, place);
+                }
+            }
+        })
+        .map_err(|error| unread(&error))?;
+        let made: Arc<[Place]> = places.into_values().map(|(_, place)| place).collect();
+        *index = Some(made.clone());
+        Ok(made)
+    }
+}
+
+fn unread(error: &io::Error) -> StoreError {
+    StoreError::Unreadable(error.to_string().into())
+}
