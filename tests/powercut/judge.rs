@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rand::{Rng as _, rngs::SmallRng};
-use seawall::spool::{OpenError, Spool, SpoolLayer, SpoolStats};
+use seawall::spool::{OpenError, Spool, SpoolLayer};
 use tokio::time::timeout;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -20,7 +20,7 @@ use super::{
     PLENTY,
     facts::{Facts, Violation},
     note::{LIFE, Note},
-    worker::options,
+    worker::{LARGE, SMALL, options},
 };
 
 /// Opens the spool in `dir`, takes a part of it, adds a few records, and drops it; opens it again
@@ -30,10 +30,11 @@ pub(crate) async fn judge(dir: &Path, mut facts: Facts, dice: &mut SmallRng) -> 
     facts.takes = 0;
     let facts = Arc::new(Mutex::new(facts));
     let ordered = dice.random_bool(0.5);
+    let generation = if dice.random_bool(0.5) { SMALL } else { LARGE };
     let some = dice.random_range(0..4);
     let opened = timeout(2 * PLENTY, async {
-        first(dir, &facts, some, ordered).await?;
-        second(dir, &facts).await
+        first(dir, &facts, some, ordered, generation).await?;
+        second(dir, &facts, generation).await
     });
     let mut found = match opened.await {
         Ok(Ok(())) => {
@@ -56,9 +57,10 @@ async fn first(
     facts: &Arc<Mutex<Facts>>,
     some: u64,
     ordered: bool,
+    generation: u64,
 ) -> Result<(), Violation> {
     facts.lock().stage = "opening";
-    let spool = open(dir, facts).await?;
+    let spool = open(dir, facts, generation).await?;
     let far = facts.clone();
     let service = service_fn(move |batch| std::future::ready(far.lock().take(&batch)));
     let spooling = SpoolLayer::new(&spool).layer(service);
@@ -85,9 +87,9 @@ async fn first(
     Ok(())
 }
 
-async fn second(dir: &Path, facts: &Arc<Mutex<Facts>>) -> Result<(), Violation> {
+async fn second(dir: &Path, facts: &Arc<Mutex<Facts>>, generation: u64) -> Result<(), Violation> {
     facts.lock().stage = "opening again";
-    let spool = open(dir, facts).await?;
+    let spool = open(dir, facts, generation).await?;
     facts.lock().takes = u64::MAX;
     facts.lock().stage = "draining";
     let far = facts.clone();
@@ -108,11 +110,11 @@ async fn second(dir: &Path, facts: &Arc<Mutex<Facts>>) -> Result<(), Violation> 
 }
 
 /// As soon as the one before has let go.
-async fn open(dir: &Path, facts: &Mutex<Facts>) -> Result<Spool<Note>, Violation> {
+async fn open(dir: &Path, facts: &Mutex<Facts>, generation: u64) -> Result<Spool<Note>, Violation> {
     loop {
-        match Spool::open(options(dir)).await {
+        match Spool::open(options(dir, generation)).await {
             Ok(spool) => {
-                let lost = lost(&spool.stats());
+                let lost = spool.stats().lost;
                 if lost > 0 {
                     facts.lock().violations.push(Violation::SaidLost(lost));
                 }
@@ -122,11 +124,6 @@ async fn open(dir: &Path, facts: &Mutex<Facts>) -> Result<Spool<Note>, Violation
             Err(error) => return Err(Violation::DoesNotOpen(format!("{error:?}"))),
         }
     }
-}
-
-/// How many records the spool itself says it has lost.
-fn lost(_: &SpoolStats) -> u64 {
-    0
 }
 
 /// Counts panics from now on, in whatever thread and caught or not; and when states are kept, shows

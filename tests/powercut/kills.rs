@@ -15,7 +15,7 @@ use super::{
     facts::{Facts, Violation},
     judge::{judge, watch},
     log, sampled,
-    worker::{Orders, Place, Step},
+    worker::{Orders, Place, SMALL, Step},
 };
 
 /// What the worker that is killed finds there.
@@ -31,9 +31,11 @@ enum Before {
 const BEFORE: [Before; 3] = [Before::Nothing, Before::Closed, Before::Crashed];
 
 /// An opening, some of all that happens, and an end in order.
-const LIFE: [Step; 5] = [
+const LIFE: [Step; 6] = [
     Step::Append(6, 0),
     Step::Take(2),
+    // Larger than a generation.
+    Step::Append(5, 250_000),
     Step::Append(4, 0),
     Step::Take(u64::MAX),
     Step::Close,
@@ -103,7 +105,7 @@ async fn a_kill_before_any_change_of_a_file_loses_and_doubles_nothing() {
             // A sample of a third, another one for each start.
             number += sampled(1, 3 + u64::from(number % 2 == 0));
             let mut place = start.copy();
-            let orders = place.orders(2, &LIFE);
+            let orders = place.orders(2, &LIFE).with_generation(SMALL);
             let ended = place.run(&orders, &[("POWERCUT_KILL", &number.to_string())]);
             let what = format!("{before:?}, killed before change {number}");
             if !found.look(&place, ended, &what).await {
@@ -136,7 +138,7 @@ async fn a_kill_at_any_system_call_loses_and_doubles_nothing() {
                     continue;
                 }
                 let mut place = start.copy();
-                let orders = place.orders(2, &LIFE);
+                let orders = place.orders(2, &LIFE).with_generation(SMALL);
                 let file = place.root().join(path);
                 let ended = killed_at(&place, &orders, call, &file, when);
                 let what = format!("{before:?}, killed at {call} {when} of {}", path.display());
@@ -153,7 +155,7 @@ async fn a_kill_at_any_system_call_loses_and_doubles_nothing() {
 /// Which calls meet which files, and how often a thread makes each.
 fn calls(start: &Place) -> BTreeMap<(String, std::path::PathBuf), u64> {
     let mut place = start.copy();
-    let orders = place.orders(2, &LIFE);
+    let orders = place.orders(2, &LIFE).with_generation(SMALL);
     let trace = tempfile::NamedTempFile::new().unwrap();
     let output = trace.path().to_str().unwrap();
     let calls = format!("trace={CALLS}");

@@ -4,7 +4,7 @@ use rand::{Rng as _, rngs::SmallRng};
 
 use super::{
     log::{self, Entry},
-    worker::{Place, Setting, Step},
+    worker::{Place, SMALL, Setting, Step},
 };
 
 /// What is going on.
@@ -69,17 +69,21 @@ pub(crate) fn play(
             }
         }
         Scene::Rotation => {
-            let (count, bytes) = VOLUME;
-            let mut steps = part(dice, 0);
-            steps.push(Step::Append(count, bytes));
-            steps.push(Step::Take(dice.random_range(1..count / 2)));
+            // A few such records are more than a generation holds.
+            let bulk = (SMALL / 4) as usize / group;
+            let mut steps = part(dice, bulk);
             steps.extend(part(dice, 0));
+            steps.extend(part(dice, bulk));
+            if dice.random_bool(0.3) {
+                steps.push(Step::Take(u64::MAX));
+                steps.extend(part(dice, bulk));
+            }
             steps.push(if dice.random_bool(0.5) {
                 Step::Close
             } else {
                 Step::Exit
             });
-            let orders = place.orders(group, &steps);
+            let orders = place.orders(group, &steps).with_generation(SMALL);
             place.run(&orders, set);
         }
         Scene::FullDisk => {
@@ -102,9 +106,7 @@ pub(crate) fn play(
     (place, entries)
 }
 
-/// So many records of so many bytes make more than one generation.
-const VOLUME: (u64, usize) = (140, 500_000);
 /// The disk's bytes.
-const FULL: std::ops::Range<u64> = 1 << 20..20 << 20;
+const FULL: std::ops::Range<u64> = 2 << 20..20 << 20;
 /// Records that fill it.
 const FILLING: usize = 30_000;

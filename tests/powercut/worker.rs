@@ -39,7 +39,14 @@ pub(crate) struct Orders {
     /// How many records are on their way to the disk at a time.
     pub(crate) group: usize,
     pub(crate) steps: Vec<Step>,
+    /// How large a generation gets.
+    pub(crate) generation: u64,
 }
+
+/// More than any life here writes.
+pub(crate) const LARGE: u64 = 64 << 20;
+/// As small as can be.
+pub(crate) const SMALL: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Step {
@@ -54,9 +61,10 @@ pub(crate) enum Step {
 }
 
 /// As the explorer opens it too, so that both know the same spool.
-pub(crate) fn options(dir: &Path) -> SpoolOptions {
+pub(crate) fn options(dir: &Path, generation: u64) -> SpoolOptions {
     let millis = Duration::from_millis;
     SpoolOptions::new(dir.join("spool"))
+        .with_generation_bytes(generation)
         .with_ack(Ack::Spooled)
         .with_max_batch(16, 1 << 20)
         .with_replay(Replay::unpaced().with_delays(millis(1), millis(2)))
@@ -114,6 +122,7 @@ impl Place {
             life: self.life,
             group,
             steps: steps.to_vec(),
+            generation: LARGE,
         }
     }
 
@@ -179,9 +188,14 @@ async fn the_worker() {
 }
 
 impl Orders {
+    pub(crate) fn with_generation(mut self, bytes: u64) -> Self {
+        self.generation = bytes;
+        self
+    }
+
     async fn carry_out(self) {
         note_down("open");
-        let spool = match Spool::open(options(&self.dir)).await {
+        let spool = match Spool::open(options(&self.dir, self.generation)).await {
             Ok(spool) => spool,
             Err(error) => return note_down(&format!("refused {error}")),
         };
