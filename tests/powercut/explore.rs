@@ -86,7 +86,7 @@ fn explore(
         found.states += 1;
         found.records += (facts.acknowledged.difference(&facts.delivered)).count() as u64;
         if !violations.is_empty() {
-            let kept = keep(&disk, cut, kept);
+            let kept = keep(&disk, place, cut, kept);
             found.add(scene, cut, entries.len(), &violations, &kept);
         }
     }
@@ -120,13 +120,14 @@ fn cut(entries: &[Entry], dice: &mut SmallRng) -> Cut {
     }
 }
 
-/// Makes the state once more, for the eyes, if it is wanted.
-fn keep(disk: &Disk, cut: Cut, mut dice: SmallRng) -> String {
+/// Makes the state once more, for the eyes, if it is wanted, with the log beside it.
+fn keep(disk: &Disk, place: &Place, cut: Cut, mut dice: SmallRng) -> String {
     if std::env::var_os("SEAWALL_KEEP").is_none() {
         return String::new();
     }
     let dir = TempDir::with_prefix("seawall-state-").unwrap().keep();
     disk.write_cut(&dir, cut.bits, cut.naming, &mut dice);
+    std::fs::copy(place.log(), dir.join("log")).unwrap();
     format!(", kept in {}", dir.display())
 }
 
