@@ -21,7 +21,7 @@ use super::{
     read::{parked, read},
 };
 use crate::spool::{
-    chunk::Chunk,
+    chunk::{Chunk, Mark},
     error::{OpenError, StoreError},
     store::{Opened, Store},
 };
@@ -318,6 +318,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             self.write(Draft {
                 again: reclaim.lanes.clone(),
                 gone: reclaim.gone.clone(),
+                mark: reclaim.is_between.then(Mark::default),
                 ..Draft::default()
             })?;
             let State::Open { store, ledger } = &mut self.state else {
@@ -338,7 +339,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             return;
         };
         if let Ok(bytes) = store.disk_bytes() {
-            self.shared.bytes.store(bytes, Relaxed);
+            if self.shared.bytes.swap(bytes, Relaxed) > bytes {
+                // Somebody may be waiting for that room.
+                self.shared.condition.send_modify(|_| {});
+            }
             let gauge = &self.options.metrics.disk_bytes;
             gauge.set(bytes.try_into().unwrap_or(i64::MAX));
         }

@@ -1,6 +1,6 @@
 //! What is in a generation, in short: enough to know whether it is needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Live;
 use crate::spool::chunk::{Key, Kind, LaneId};
@@ -10,6 +10,8 @@ use crate::spool::chunk::{Key, Kind, LaneId};
 pub(super) struct Contents {
     lanes: BTreeMap<LaneId, Extent>,
     parked: BTreeMap<(LaneId, u64), u64>,
+    /// Lanes of which there is a mark.
+    told: BTreeSet<LaneId>,
 }
 
 /// What there is of a lane.
@@ -36,18 +38,22 @@ impl Contents {
                 extent.bytes += bytes;
             }
             Kind::Parked => *self.parked.entry((lane, first)).or_default() += bytes,
-            Kind::Mark | Kind::Gone => {}
+            Kind::Mark => {
+                self.told.insert(lane);
+            }
+            Kind::Gone => {}
         }
     }
 
     /// Whether there is anything of this lane.
     pub(super) fn has(&self, lane: LaneId) -> bool {
         let mut parked = self.parked.range((lane, 0)..=(lane, u64::MAX));
-        self.lanes.contains_key(&lane) || parked.next().is_some()
+        self.lanes.contains_key(&lane) || self.told.contains(&lane) || parked.next().is_some()
     }
 
+    /// The lanes of which something is said here.
     pub(super) fn lanes(&self) -> impl Iterator<Item = LaneId> {
-        self.lanes.keys().copied()
+        self.lanes.keys().chain(&self.told).copied()
     }
 
     /// Parked records that were here, and are gone.
