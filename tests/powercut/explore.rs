@@ -92,8 +92,8 @@ fn explore(
     }
 }
 
-/// Half of the cuts are anywhere. As promises and names are rare and syncs are short, the others are
-/// after a promise, near a change of names, or before or after a sync.
+/// A part of the cuts is anywhere. As promises and names are rare and syncs are short, the others are
+/// after a promise, near a change of names, or between a write and its sync.
 fn cut(entries: &[Entry], dice: &mut SmallRng) -> Cut {
     let near = |dice: &mut SmallRng, wanted: fn(&Entry) -> bool| {
         let all: Vec<_> = (0..entries.len())
@@ -101,15 +101,14 @@ fn cut(entries: &[Entry], dice: &mut SmallRng) -> Cut {
             .collect();
         all.choose(dice).copied()
     };
-    let at = match dice.random_range(0..8) {
+    let at = match dice.random_range(0..10) {
         0 => near(
             dice,
             |entry| matches!(entry, Entry::Note(text) if text.starts_with("ack")),
         )
         .map(|at| at + 1),
         1 | 2 => near(dice, Entry::is_of_names).map(|at| at + dice.random_range(0..12)),
-        3 => near(dice, |entry| matches!(entry, Entry::Sync { .. }))
-            .map(|at| at + dice.random_range(0..2)),
+        3..=5 => near(dice, |entry| matches!(entry, Entry::Sync { .. })),
         _ => None,
     };
     let at = at.unwrap_or_else(|| dice.random_range(0..=entries.len()));

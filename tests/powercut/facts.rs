@@ -90,6 +90,17 @@ impl Facts {
                 note.intact = intact == "true";
                 let _ = self.deliver(lane, number(at), note);
             }
+            ["refused", ..] => self.violations.push(Violation::DoesNotOpen(text.clone())),
+            ["closed", left] => {
+                // What it says it has left cannot be more than it was ever given.
+                let left = left
+                    .strip_prefix("Ok(")
+                    .and_then(|left| left.strip_suffix(')'));
+                let left = left.map_or(0, number);
+                if left > self.called.len() as u64 {
+                    self.violations.push(Violation::Left(left));
+                }
+            }
             ["end", lane] => drop(self.lanes.remove(lane)),
             _ => {}
         }
