@@ -38,6 +38,7 @@ impl World {
                         if !is_lost {
                             self.refuse(id);
                         }
+                        self.has_gone();
                         answer = Some(Answer::Refused {
                             through: number - 1,
                         });
@@ -48,7 +49,9 @@ impl World {
             }
             (through, last) = (number, number);
         }
-        self.last.insert(sent.lane, last);
+        if self.last.insert(sent.lane, last) != Some(last) {
+            self.has_gone();
+        }
         if is_lost {
             return Answer::Out { landed: true };
         }
