@@ -1,6 +1,6 @@
 //! What is in a generation, in short: enough to know whether it is needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Live;
 use crate::spool::chunk::{Key, Kind, LaneId};
@@ -8,6 +8,8 @@ use crate::spool::chunk::{Key, Kind, LaneId};
 /// The lanes and the parked records of a generation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
+    /// Lanes of which it says something, if only how many of their records waited once.
+    told: BTreeSet<LaneId>,
     lanes: BTreeMap<LaneId, Extent>,
     parked: BTreeMap<(LaneId, u64), u64>,
 }
@@ -23,6 +25,7 @@ struct Extent {
 impl Contents {
     pub(super) fn add(&mut self, key: Key, records: u32, bytes: u64) {
         let (lane, first) = (key.lane(), key.number());
+        self.told.insert(lane);
         match key.kind() {
             Kind::Waiting => {
                 let last = first.saturating_add(u64::from(records.max(1)) - 1);
@@ -40,14 +43,14 @@ impl Contents {
         }
     }
 
-    /// Whether there is anything of this lane.
+    /// Whether it says anything of this lane.
     pub(super) fn has(&self, lane: LaneId) -> bool {
-        let mut parked = self.parked.range((lane, 0)..=(lane, u64::MAX));
-        self.lanes.contains_key(&lane) || parked.next().is_some()
+        self.told.contains(&lane)
     }
 
+    /// The lanes of which it says anything.
     pub(super) fn lanes(&self) -> impl Iterator<Item = LaneId> {
-        self.lanes.keys().copied()
+        self.told.iter().copied()
     }
 
     /// Parked records that were here, and are gone.
