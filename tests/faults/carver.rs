@@ -97,10 +97,13 @@ fn chunk(bytes: &[u8], begin: usize) -> Option<Chunk> {
     let u64_at = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().unwrap());
     let length = usize::from(u16_at(12)) + u32_at(24) as usize;
     let value = bytes.get(begin..begin + length)?;
+    if length < FIXED {
+        return None;
+    }
     let mut sum = crc32fast::Hasher::new();
     sum.update(&value[..28]);
-    sum.update(value.get(32..)?);
-    if length < FIXED || sum.finalize() != u32_at(28) {
+    sum.update(&value[32..]);
+    if sum.finalize() != u32_at(28) {
         return None;
     }
     let lane: [u8; 16] = head[32..48].try_into().unwrap();

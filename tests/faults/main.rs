@@ -16,9 +16,11 @@
 mod carver;
 mod damage;
 mod far;
+mod injected;
 mod record;
 mod template;
 mod torn;
+mod worker;
 
 use std::{env, ops::Range, sync::mpsc, thread, time::Duration};
 
