@@ -183,3 +183,13 @@ fn a_write_or_sync_that_fails_is_told_to_those_who_wait_and_nothing_acknowledged
     println!("injected: of {all} faults {figures:?} in {:?}", begun.elapsed());
     assert!(bad.is_empty(), "{} of {}: {bad:#?}", bad.len(), bad.len() + figures.faults);
 }
+
+#[test]
+fn dev() {
+    let Ok(text) = std::env::var("FAULT") else { return };
+    let w: Vec<String> = text.split(' ').map(str::to_owned).collect();
+    let call = CALLS.iter().find(|c| **c == w[0]).unwrap();
+    let error = if w[1] == "EIO" { "EIO" } else { "ENOSPC" };
+    let fault = Fault { call, error, when: w[2].parse().unwrap(), lasts: w[3] == "1", slow: w[4] == "1" };
+    println!("{:?}", one(fault));
+}

@@ -93,9 +93,10 @@ impl Orders {
         }
         say("works");
         far.take(u64::MAX);
-        wait_until("an empty spool", PLENTY, || async { spool.stats().records == 0 })
-            .await
-            .unwrap();
+        let drained = wait_until("an empty spool", PLENTY, || async { spool.stats().records == 0 });
+        if drained.await.is_err() {
+            return say(&format!("stuck {:?} {:?}", spool.stats(), spool.recovery()));
+        }
         say(&format!("drained {}", spool.stats().lost));
         match spool.shutdown(Duration::from_secs(5)).await {
             Ok(left) => say(&format!("left {left}")),
@@ -290,7 +291,7 @@ impl Said {
                 if uncertain { &mut self.uncertain } else { &mut self.refused }.insert(id);
                 self.words.insert(words.collect::<Vec<_>>().join(" "));
             }
-            "closed" => {
+            "closed" | "stuck" => {
                 self.words.insert(line.to_owned());
             }
             "hangs" => self.hangs.push(words.next().unwrap().parse().unwrap()),
