@@ -45,6 +45,7 @@ pub(super) struct Found {
     commit: u64,
     written_ms: u64,
     acknowledged: u64,
+    refused: u32,
 }
 
 /// What the chunks of a lane say about it.
@@ -113,6 +114,7 @@ impl Audit {
             commit,
             written_ms: frame.written_ms,
             acknowledged: frame.acknowledged,
+            refused: frame.refused,
         });
     }
 
@@ -342,6 +344,7 @@ impl Verdict {
                 last,
                 records,
                 acknowledged: chunk.acknowledged,
+                refused: chunk.refused,
                 bytes,
                 oldest_ms: chunk.written_ms,
             }),

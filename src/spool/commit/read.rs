@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Wanted, ledger::Ledger};
+use super::{Page, Wanted, ledger::Ledger};
 use crate::spool::{
     chunk::{Damaged, Frame, Gather, Held, Kind, LaneId, Parked, Whole},
     error::StoreError,
@@ -32,6 +32,8 @@ pub(in crate::spool) struct LeftLane {
     pub(in crate::spool) records: u64,
     /// The last number that Redis had acknowledged when the last of them was written.
     pub(in crate::spool) acknowledged: u64,
+    /// How often Redis had refused them before.
+    pub(in crate::spool) refused: u32,
     /// What they cost on disk.
     pub(in crate::spool) bytes: u64,
     /// When the oldest of them was written, in milliseconds since 1970.
@@ -62,18 +64,23 @@ pub(super) fn read(store: &impl Store, wanted: Wanted) -> Result<Vec<Held>, Stor
 pub(super) fn parked(
     store: &impl Store,
     ledger: &Ledger,
-    limit: usize,
+    page: Page,
 ) -> Result<Vec<Parked>, StoreError> {
     let mut found = Vec::new();
-    for (lane, number) in ledger.parked().take(limit) {
-        whole(store, Kind::Parked, lane, number, |whole| {
+    let mut room = page.max_bytes;
+    for id in ledger.parked_after(page.after).take(page.max_records) {
+        whole(store, Kind::Parked, id.lane(), id.number(), |whole| {
             let parked = Parked::of(whole)?;
-            let is_it = parked.number == number;
+            let is_it = parked.number == id.number();
             if is_it {
+                room = room.saturating_sub(parked.record.len());
                 found.push(parked);
             }
             Ok(!is_it)
         })?;
+        if room == 0 {
+            break;
+        }
     }
     Ok(found)
 }

@@ -48,6 +48,11 @@ impl Contents {
         self.told.contains(&lane)
     }
 
+    /// Whether it says anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
     /// The lanes of which it says anything.
     pub(super) fn lanes(&self) -> impl Iterator<Item = LaneId> {
         self.told.iter().copied()

@@ -293,6 +293,7 @@ impl Store for Generations {
         Some(Reclaim {
             generation: going.number,
             copy,
+            others_stay: copy || others().any(|contents| !contents.is_empty()),
             lanes: lanes.collect(),
             gone: gone.collect(),
         })
