@@ -118,10 +118,12 @@ impl Audit {
         });
     }
 
-    /// All chunks of a generation have been shown: these they are, each once.
+    /// All chunks of a generation have been shown: these they are, each once, but those of which parts are
+    /// missing. The parts of a record are of one generation.
     pub(super) fn end_generation(&mut self) -> &[Found] {
         let mut seen = self.found.split_off(self.generation);
         once(&mut seen);
+        let mut seen = whole(&seen);
         let begin = self.found.len();
         self.found.append(&mut seen);
         self.generation = self.found.len();
@@ -356,6 +358,22 @@ impl Verdict {
 fn once(found: &mut Vec<Found>) {
     found.sort_unstable_by_key(|chunk| (chunk.key, std::cmp::Reverse(chunk.commit)));
     found.dedup_by_key(|chunk| chunk.key);
+}
+
+/// What is there with all of its parts, of what is in the order of the keys.
+fn whole(found: &[Found]) -> Vec<Found> {
+    let mut whole = Vec::with_capacity(found.len());
+    for parts in found.chunk_by(|a, b| a.key.first_part() == b.key.first_part()) {
+        let head = parts[0];
+        // One that was written again may have fewer parts than before.
+        let parts = parts.iter().filter(|part| part.commit == head.commit);
+        let begin = whole.len();
+        whole.extend(parts);
+        if head.key.part() > 0 || whole.len() - begin != usize::from(head.parts) {
+            whole.truncate(begin);
+        }
+    }
+    whole
 }
 
 fn keep_newest(stamps: &mut BTreeMap<u64, Stamp>, stamp: Stamp) {

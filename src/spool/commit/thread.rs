@@ -319,7 +319,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             self.write(Draft {
                 again: reclaim.lanes.clone(),
                 gone: reclaim.gone.clone(),
-                mark: reclaim.is_between.then(Mark::default),
+                mark: reclaim.others_stay.then(Mark::default),
                 ..Draft::default()
             })?;
             let State::Open { store, ledger } = &mut self.state else {
