@@ -58,6 +58,7 @@
 //! | feature | |
 //! |---|---|
 //! | `tls` (default) | `rediss://` through rustls |
+//! | `cli` | the command `seawall`, which looks after a spool by hand: see `docs/operations.md` |
 //! | `chaos` | real servers to hurt, a fault proxy and the books, for tests |
 //!
 //! # Stability

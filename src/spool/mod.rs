@@ -21,13 +21,22 @@
 //!
 //! # Bounds
 //!
-//! Time per record, memory, records and bytes on disk, size of a record, number of queues: see
-//! [`SpoolOptions`]. A record with no room is refused with
-//! [`SpoolFull`](crate::error::ErrorKind::SpoolFull), or waits for some: [`Overflow`]. A record that
-//! Redis will never take (its key has the wrong type, say) is returned to the caller that waits for
-//! it, or *parked*: kept aside on disk with its reason, see [`Spool::parked`]. When Redis refuses a
+//! Time per record, memory, records and bytes on disk, size of the files, age and size of a record,
+//! number of queues: see [`SpoolOptions`], and [`QueueLimits`] for one queue by itself. A record with no
+//! room is refused with [`SpoolFull`](crate::error::ErrorKind::SpoolFull), waits for some, or, where that
+//! is asked for, costs the oldest ones or is dropped itself: [`Overflow`]. Whether it is safe to enqueue
+//! is [one call](Spool::readiness), and [a signal](Spool::watch_readiness).
+//!
+//! A record that Redis will never take (its key has the wrong type, say) is returned to the caller that waits for
+//! it, or *parked*: kept aside on disk with its reason, to be [listed](Spool::parked_page),
+//! [sent again](Spool::unpark) or [deleted](Spool::delete_parked). When Redis refuses a
 //! batch as a whole (no permission for scripts), the lane is *blocked*: it tries again, loudly, and
 //! keeps its records.
+//!
+//! # Many processes
+//!
+//! A directory belongs to one process at a time, or is [shared](SpoolDir::shared): then each process has a
+//! slot of it, and what one leaves behind that has ended is delivered by the others.
 //!
 //! # Cancel safety
 //!
@@ -79,30 +88,38 @@ mod chunk;
 mod commit;
 mod dir;
 mod driver;
+mod ending;
 mod error;
 pub mod future;
 mod intake;
 mod lane;
 mod layer;
+mod limits;
 mod options;
 mod pace;
+mod parking;
 mod queue;
+mod readiness;
 mod replay;
 mod service;
 mod shared;
+mod slots;
+pub mod stopped;
 mod store;
 mod usage;
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
-    sync::oneshot,
+    sync::watch,
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 pub use self::{
     audit::{LaneLoss, Recovery},
@@ -111,17 +128,16 @@ pub use self::{
     commit::Durability,
     error::OpenError,
     layer::SpoolLayer,
-    options::{Ack, Overflow, Replay, SpoolOptions},
+    limits::{Bound, Overflow, QueueLimits, WhenOld},
+    options::{Ack, Replay, SpoolOptions},
+    parking::{InvalidParkedId, ParkedFilter, ParkedId},
+    readiness::Readiness,
     service::Spooling,
+    slots::SpoolDir,
 };
-use self::{
-    commit::{Disk, DiskOptions},
-    queue::Control,
-    shared::Shared,
-    usage::Usage,
-};
+use self::{shared::Shared, slots::Adoption};
 use crate::{
-    classify::{Class, Landed, Verdict},
+    classify::{Class, Verdict},
     error::{Error, ErrorKind},
 };
 
@@ -144,44 +160,21 @@ impl<T: Spoolable> Spool<T> {
     /// [`OpenError`] says what is wrong with the directory and what to do: another process has it
     /// open, it can't be written, its format is of a newer version, it is damaged.
     pub async fn open(options: SpoolOptions) -> Result<Self, OpenError> {
-        let disk_options = DiskOptions {
-            path: options.path.clone(),
-            durability: options.durability,
-            strict: options.strict,
-            network: options.network,
-            generation_bytes: options.generation_bytes,
-            min_free: options.min_free_disk,
-            stalled_after: options.stalled_after,
-            metrics: options.metrics.clone(),
-        };
-        let opening = tokio::task::spawn_blocking(move || Disk::open(&disk_options));
-        let (disk, left) = match opening.await {
-            Ok(opened) => opened?,
-            Err(interrupted) => {
-                let interrupted = std::io::Error::other(interrupted);
-                return Err(dir::failed("open", &options.path)(interrupted));
-            }
-        };
-        let usage = Usage::new(
-            options.max_records,
-            options.max_bytes,
-            options.metrics.clone(),
-        );
-        usage.adopt(left.parked, left.parked_bytes, left.parked);
-        for lane in &left.lanes {
-            usage.adopt(lane.records, lane.bytes, 0);
-        }
+        let opened = slots::open(&options).await?;
+        let left = &opened.left;
         if !left.lanes.is_empty() {
             tracing::info!(
-                records = usage.waiting(),
+                records = left.lanes.iter().map(|lane| lane.records).sum::<u64>(),
                 lanes = left.lanes.len(),
                 parked = left.parked,
                 "the spool holds records of an earlier run"
             );
         }
-        let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
+        let shared = Arc::new(Shared::new(options, opened, CancellationToken::new()));
+        shared.watch_disk();
+        let adoption = Adoption::default();
         Ok(Self {
-            owner: Arc::new(Owner { shared }),
+            owner: Arc::new(Owner { shared, adoption }),
         })
     }
 
@@ -193,17 +186,12 @@ impl<T: Spoolable> Spool<T> {
     ///
     /// Dropping the future only ends the waiting.
     pub async fn flush(&self) {
-        for queue in self.owner.shared.handles() {
-            let (done, flushed) = oneshot::channel();
-            if queue.control.send(Control::Flush(done)).await.is_ok() {
-                let _ = flushed.await;
-            }
-        }
-        let _ = self.owner.shared.disk.sync().await;
+        self.owner.shared.flush().await;
     }
 
     /// Ends in order: takes no more records, delivers what it can within `within`, writes the rest to
-    /// disk, and closes the directory. Says how many records wait there for the next run.
+    /// disk, and closes the directory. Says how many records wait there for the next run. A slot that was
+    /// taken over from another process is given back as it is.
     ///
     /// # Errors
     ///
@@ -216,47 +204,37 @@ impl<T: Spoolable> Spool<T> {
         let shared = &self.owner.shared;
         // For ever is a year.
         let deadline = Instant::now() + within.min(options::DAY * 365);
-        let mut ends = Vec::new();
-        for queue in shared.close() {
-            let (done, ended) = oneshot::channel();
-            if queue
-                .control
-                .send(Control::Shutdown { deadline, done })
-                .await
-                .is_ok()
-            {
-                ends.push(ended);
-            }
-        }
         let latest = deadline + shared.options.disk_timeout;
-        for ended in ends {
-            let _ = timeout_at(latest, ended).await;
-        }
-        shared.stop();
-        let closed = timeout_at(latest + shared.options.disk_timeout, shared.disk.close()).await;
-        match closed {
-            // Closed by an earlier shutdown, it holds what that one has left.
-            Ok(Ok(()) | Err(error::StoreError::Closed)) => Ok(shared.usage.waiting()),
-            Ok(Err(error)) => Err(disk_failed(&error)),
-            Err(_) => Err(
-                Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::Maybe))
-                    .with_cause("the disk has not answered in time"),
-            ),
+        let adoption = timeout_at(latest, self.owner.adoption.end());
+        let (_, ()) = tokio::join!(adoption, shared.end_queues(deadline));
+        shared.close_disk(deadline).await
+    }
+
+    /// Where it is: the directory, or the slot that it has of one that [many share](SpoolDir::shared).
+    pub fn path(&self) -> PathBuf {
+        self.owner.shared.place.path()
+    }
+
+    /// Whether it is safe to enqueue, from what is known already: it asks nobody and takes no time.
+    pub fn readiness(&self) -> Readiness {
+        let shared = &self.owner.shared;
+        shared.usage.observe((&shared.disk.condition()).into());
+        shared.usage.readiness()
+    }
+
+    /// The same for one queue, whose own bounds count as well: see [`QueueLimits`].
+    pub fn readiness_of(&self, queue: &str) -> Readiness {
+        let shared = &self.owner.shared;
+        match (self.readiness(), shared.known(queue)) {
+            (Readiness::Ready, Some(queue)) => shared.usage.readiness_of(queue.slot),
+            (readiness, _) => readiness,
         }
     }
 
-    /// The first `limit` records that Redis will never take, with their reasons, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// The disk failed, or the spool has been shut down.
-    pub async fn parked(&self, limit: usize) -> Result<Vec<Parked>, Error> {
-        self.owner
-            .shared
-            .disk
-            .parked(limit)
-            .await
-            .map_err(|error| disk_failed(&error))
+    /// The [readiness](Self::readiness) as it changes: once for each change, not for each record. For a
+    /// readiness probe, or for a producer that would rather stop reading than be refused.
+    pub fn watch_readiness(&self) -> watch::Receiver<Readiness> {
+        self.owner.shared.usage.watch()
     }
 
     /// What was found when it was opened, or when it last had to be opened again with something missing.
@@ -270,6 +248,7 @@ impl<T: Spoolable> Spool<T> {
         SpoolStats {
             records: shared.usage.waiting(),
             bytes: shared.usage.bytes(),
+            disk_bytes: shared.disk.bytes(),
             parked: shared.usage.parked(),
             lost: shared.disk.recovery().lost,
             oldest: shared
@@ -312,6 +291,8 @@ pub struct SpoolStats {
     pub records: u64,
     /// Bytes of the records on disk, parked ones included.
     pub bytes: u64,
+    /// The size of the spool's files.
+    pub disk_bytes: u64,
     /// Records on disk that Redis will never take.
     pub parked: u64,
     /// Records that had to be on disk when it was opened, and were not: see [`Spool::recovery`].
@@ -326,6 +307,7 @@ pub struct SpoolStats {
 #[derive(Debug)]
 pub(crate) struct Owner<T> {
     shared: Arc<Shared<T>>,
+    adoption: Adoption,
 }
 
 impl<T> Drop for Owner<T> {

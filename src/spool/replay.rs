@@ -1,6 +1,9 @@
 //! What waits on disk, on its way back: reads ahead, makes batches, and removes what is delivered.
 //!
-//! The front of the disk is either what an earlier run left, lane by lane, or this run's own lane.
+//! The front of the disk is either another lane's, one after the other, or this run's own lane.
+
+mod dropping;
+mod portion;
 
 use std::{
     collections::VecDeque,
@@ -10,32 +13,44 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 
+use self::portion::{Gone, Pieces, Portion};
 use super::{
     Batch, LaneId, Spoolable,
     chunk::{Held, Parked},
-    commit::Done,
+    commit::{Done, Replaced},
     error::StoreError,
     lane::Lane,
     shared::Shared,
+    usage::Slot,
 };
 use crate::{
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
 };
 
-/// A lane that an earlier run left on disk. It keeps its id and its numbers.
+/// A lane on disk that is not this run's own: an earlier run left it, or it was parked and is to be sent
+/// again. It keeps its id and its numbers.
 #[derive(Debug)]
 pub(super) struct Older {
     pub(super) lane: LaneId,
     pub(super) front: u64,
     pub(super) last: u64,
     pub(super) acknowledged: u64,
+    /// How often its records have been refused and parked before.
+    pub(super) refused: u32,
+    /// How many records it has, and their bytes.
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
 
 pub(super) struct Replay<T> {
     queue: Arc<str>,
+    own: LaneId,
+    slot: Slot,
     /// In the order of their age.
     older: VecDeque<Older>,
+    /// Older ones as soon as no batch from disk is on its way.
+    adopted: VecDeque<Older>,
     /// Read, and not yet sent.
     ahead: VecDeque<Portion<T>>,
     /// Where the read under way began, or else where the next one begins; `None` at the front.
@@ -45,58 +60,57 @@ pub(super) struct Replay<T> {
     finished: Option<Finished>,
     front_written_ms: Option<u64>,
     shown_written_ms: Option<u64>,
+    /// How many bytes of the chunk at the front have been given back.
+    partly: u64,
+    /// The same of the own lane, while another one is at the front.
+    own_partly: u64,
     in_flight: bool,
-}
-
-/// One chunk's records, or what is left of them.
-struct Portion<T> {
-    next: u64,
-    records: std::vec::IntoIter<T>,
-    whole: Whole,
-}
-
-/// A chunk, all of which must be done with before it can be removed.
-#[derive(Clone)]
-struct Whole {
-    lane: LaneId,
-    last: u64,
-    records: u64,
-    bytes: u64,
-    written_ms: u64,
 }
 
 /// A batch from disk that is on its way.
 pub(super) struct Sent {
+    lane: LaneId,
     older: bool,
-    /// The chunks that it finishes.
-    completes: Vec<Whole>,
+    refused: u32,
+    pieces: Pieces,
 }
 
 impl Sent {
     pub(super) fn is_older(&self) -> bool {
         self.older
     }
+
+    /// How often its records have been refused and parked before.
+    pub(super) fn refused(&self) -> u32 {
+        self.refused
+    }
 }
 
 struct Parking {
-    count: u64,
+    /// What waits no more once it is parked.
+    records: u64,
     bytes: u64,
-    through: u64,
+    parked_bytes: u64,
     older: bool,
-    removes: Vec<Whole>,
-    answer: BoxFuture<'static, Result<(), StoreError>>,
+    through: u64,
+    /// What `partly` was before.
+    partly: u64,
+    answer: BoxFuture<'static, Result<Replaced, StoreError>>,
 }
 
 enum Finished {
     Read(Result<Vec<Held>, StoreError>),
-    Parked(Result<(), StoreError>, Parking),
+    Parked(Result<Replaced, StoreError>, Parking),
 }
 
 impl<T: Spoolable> Replay<T> {
-    pub(super) fn new(queue: Arc<str>, older: VecDeque<Older>) -> Self {
+    pub(super) fn new(queue: Arc<str>, own: LaneId, slot: Slot, older: VecDeque<Older>) -> Self {
         Self {
             queue,
+            own,
+            slot,
             older,
+            adopted: VecDeque::new(),
             ahead: VecDeque::new(),
             read_from: None,
             reading: None,
@@ -104,8 +118,34 @@ impl<T: Spoolable> Replay<T> {
             finished: None,
             front_written_ms: None,
             shown_written_ms: None,
+            partly: 0,
+            own_partly: 0,
             in_flight: false,
         }
+    }
+
+    /// This run's lane has another id from now on. Only while nothing of it is on disk.
+    pub(super) fn renew(&mut self, own: LaneId) {
+        self.own = own;
+    }
+
+    /// Sends another lane's records before this run's own.
+    pub(super) fn adopt(&mut self, lane: Older) {
+        self.adopted.push_back(lane);
+    }
+
+    /// Puts what was [adopted](Self::adopt) in line, once that mixes nothing up. Says whether it did.
+    pub(super) fn promote(&mut self) -> bool {
+        if self.adopted.is_empty() || self.in_flight || self.parking.is_some() {
+            return false;
+        }
+        if self.older.is_empty() {
+            // What has been read ahead is the own lane's.
+            self.rewind();
+            self.own_partly = std::mem::take(&mut self.partly);
+        }
+        self.older.append(&mut self.adopted);
+        true
     }
 
     pub(super) fn is_parking(&self) -> bool {
@@ -123,12 +163,12 @@ impl<T: Spoolable> Replay<T> {
     }
 
     /// Reads on, if there is more to read and little has been read ahead.
-    pub(super) fn start_read(&mut self, shared: &Arc<Shared<T>>, own: LaneId, lane: &Lane) {
+    pub(super) fn start_read(&mut self, shared: &Arc<Shared<T>>, lane: &Lane) {
         if self.reading.is_some() || self.parking.is_some() || self.finished.is_some() {
             return;
         }
         let options = &shared.options;
-        let ahead: usize = self.ahead.iter().map(|portion| portion.records.len()).sum();
+        let ahead: usize = self.ahead.iter().map(Portion::len).sum();
         if ahead >= options.max_batch_records {
             return;
         }
@@ -136,7 +176,7 @@ impl<T: Spoolable> Replay<T> {
             Some(older) => (older.lane, older.front, older.last),
             None => match (lane.front(), lane.back()) {
                 (Some(front), Some(back)) => {
-                    (own, front, back.min(lane.barrier().saturating_sub(1)))
+                    (self.own, front, back.min(lane.barrier().saturating_sub(1)))
                 }
                 _ => return,
             },
@@ -153,51 +193,63 @@ impl<T: Spoolable> Replay<T> {
     }
 
     /// The next batch, of up to `most` records and about `bytes` bytes, if one has been read.
+    ///
+    /// # Errors
+    ///
+    /// The front is nothing that this program can read. It is read again.
     pub(super) fn next(
         &mut self,
-        own: LaneId,
         lane: &Lane,
         most: usize,
         bytes: usize,
-    ) -> Option<(Batch<T>, Sent)> {
+    ) -> Result<Option<(Batch<T>, Sent)>, Error> {
         if self.parking.is_some() {
-            return None;
+            return Ok(None);
         }
-        let first = self.ahead.front()?.next;
-        let (mut records, mut room) = (Vec::new(), bytes);
-        let mut sent = Sent {
-            older: !self.older.is_empty(),
-            completes: Vec::new(),
+        let Some(front) = self.ahead.front() else {
+            return Ok(None);
         };
-        self.front_written_ms = self.ahead.front().map(|portion| portion.whole.written_ms);
+        if let Some(undecodable) = front.is_undecodable() {
+            self.rewind();
+            let verdict = Verdict::new(Class::Permanent, Landed::No);
+            return Err(Error::new(ErrorKind::Spool, verdict).with_source(undecodable));
+        }
+        let first = front.next;
+        self.front_written_ms = Some(front.whole.written_ms);
+        let (mut records, mut room) = (Vec::new(), bytes);
+        let mut pieces = Pieces::default();
         while let Some(portion) = self.ahead.front_mut() {
             let holds_next = portion.next == first + records.len() as u64;
             if !holds_next || records.len() >= most || (room == 0 && !records.is_empty()) {
                 break;
             }
-            for record in portion.records.by_ref().take(most - records.len()) {
+            while records.len() < most
+                && let Some(record) = portion.take(&mut pieces)
+            {
                 room = room.saturating_sub(record.size());
-                portion.next += 1;
                 records.push(record);
                 if room == 0 {
                     break;
                 }
             }
-            if portion.records.len() > 0 {
+            if portion.len() > 0 {
                 break;
             }
-            sent.completes
-                .extend(self.ahead.pop_front().map(|portion| portion.whole));
+            self.ahead.pop_front();
         }
         let (source, after) = match self.older.front() {
             Some(older) => (older.lane, older.acknowledged),
-            None => (own, lane.acknowledged()),
+            None => (self.own, lane.acknowledged()),
+        };
+        let sent = Sent {
+            lane: source,
+            older: !self.older.is_empty(),
+            refused: self.older.front().map_or(0, |older| older.refused),
+            pieces,
         };
         self.in_flight = true;
-        Some((
-            Batch::new(source, self.queue.clone(), first, records).with_after(after),
-            sent,
-        ))
+        let batch = Batch::new(source, self.queue.clone(), first, records).with_after(after);
+        Ok(Some((batch, sent)))
     }
 
     /// The records up to `through` are in Redis: their chunks can go.
@@ -209,37 +261,36 @@ impl<T: Spoolable> Replay<T> {
         lane: &mut Lane,
     ) {
         self.in_flight = false;
-        let later = sent.completes.iter().position(|whole| whole.last > through);
-        let later = sent
-            .completes
-            .split_off(later.unwrap_or(sent.completes.len()));
-        free(std::mem::replace(&mut sent.completes, later), shared);
+        let gone = sent.pieces.split(through, &mut self.partly);
+        shared.usage.free(self.slot, gone.records, gone.bytes);
+        shared.disk.done(gone.done(sent.lane, through));
         self.advance(sent.older, through, lane);
     }
 
-    /// Puts `parked` aside, the last of which has number `through`.
+    /// Puts `parked` aside, the last of which has number `through`. There is room
+    /// [reserved](super::usage::Usage::reserve_parked) for them.
     pub(super) fn park(
         &mut self,
         parked: Vec<Parked>,
         through: u64,
-        sent: &Sent,
+        mut sent: Sent,
         shared: &Shared<T>,
     ) {
         self.rewind();
-        let removes: Vec<_> = sent
-            .completes
-            .iter()
-            .filter(|whole| whole.last <= through)
-            .cloned()
-            .collect();
         let disk = shared.disk.clone();
+        let partly = self.partly;
+        let gone = sent.pieces.split(through, &mut self.partly);
         self.parking = Some(Parking {
-            count: parked.len() as u64,
-            bytes: parked.iter().map(Parked::bytes).sum(),
-            through,
+            records: gone.records,
+            bytes: gone.bytes,
+            parked_bytes: parked.iter().map(Parked::bytes).sum(),
             older: sent.older,
-            removes,
-            answer: async move { disk.park(parked).await }.boxed(),
+            through,
+            partly,
+            answer: {
+                let done = gone.done(sent.lane, through);
+                async move { disk.park(parked, done).await }.boxed()
+            },
         });
     }
 
@@ -297,35 +348,44 @@ impl<T: Spoolable> Replay<T> {
     ///
     /// # Errors
     ///
-    /// The disk failed, or holds what this program can't read. It is tried again from the front.
+    /// The disk failed. It is tried again from the front.
     pub(super) fn settle(&mut self, shared: &Shared<T>, lane: &mut Lane) -> Result<u64, Error> {
         match self.finished.take() {
             None => Ok(0),
-            Some(Finished::Read(Ok(chunks))) => self.take_in(chunks, lane).map(|()| 0),
-            Some(Finished::Read(Err(error)) | Finished::Parked(Err(error), _)) => {
-                self.rewind();
-                Err(
-                    Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::No))
-                        .with_cause(error.to_string()),
-                )
+            Some(Finished::Read(Ok(chunks))) => {
+                self.take_in(chunks, lane);
+                Ok(0)
             }
-            Some(Finished::Parked(Ok(()), parking)) => {
-                free(parking.removes, shared);
-                shared
-                    .usage
-                    .adopt(parking.count, parking.bytes, parking.count);
+            Some(Finished::Read(Err(error))) => Err(self.failed(&error)),
+            Some(Finished::Parked(Err(error), parking)) => {
+                self.partly = parking.partly;
+                shared.usage.release_parked(parking.records);
+                Err(self.failed(&error))
+            }
+            Some(Finished::Parked(Ok(replaced), parking)) => {
+                let (waited, parked) = (
+                    (parking.records, parking.bytes),
+                    (parking.records, parking.parked_bytes),
+                );
+                shared.usage.park(self.slot, waited, parked, replaced);
                 self.advance(parking.older, parking.through, lane);
-                Ok(parking.count)
+                Ok(parking.records - replaced.records)
             }
         }
     }
 
-    fn take_in(&mut self, chunks: Vec<Held>, lane: &mut Lane) -> Result<(), Error> {
+    fn failed(&mut self, error: &StoreError) -> Error {
+        self.rewind();
+        Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::No))
+            .with_cause(error.to_string())
+    }
+
+    fn take_in(&mut self, chunks: Vec<Held>, lane: &mut Lane) {
         let (front, last, barrier) = match self.older.front() {
             Some(older) => (older.front, older.last, u64::MAX),
             None => match (lane.front(), lane.back()) {
                 (Some(front), Some(back)) => (front, back, lane.barrier()),
-                _ => return Ok(()),
+                _ => return,
             },
         };
         let from = self.read_from.unwrap_or(front);
@@ -336,7 +396,7 @@ impl<T: Spoolable> Replay<T> {
             if self.ahead.is_empty() && !self.in_flight {
                 self.advance(older, last, lane);
             }
-            return Ok(());
+            return;
         }
         for chunk in chunks {
             let chunk_last = chunk.first + chunk.records.len() as u64 - 1;
@@ -349,38 +409,12 @@ impl<T: Spoolable> Replay<T> {
             if chunk_last < from {
                 continue;
             }
-            let whole = Whole {
-                lane: chunk.lane,
-                last: chunk_last,
-                records: chunk.records.len() as u64,
-                bytes: chunk.bytes,
-                written_ms: chunk.written_ms,
-            };
-            let next = chunk.first.max(from);
-            let records: Result<Vec<T>, _> = chunk
-                .records
-                .into_iter()
-                .skip((next - chunk.first) as usize)
-                .map(|bytes| T::decode(&self.queue, bytes))
-                .collect();
-            let records = match records {
-                Ok(records) => records.into_iter(),
-                Err(undecodable) => {
-                    self.rewind();
-                    let verdict = Verdict::new(Class::Permanent, Landed::No);
-                    return Err(Error::new(ErrorKind::Spool, verdict).with_source(undecodable));
-                }
-            };
             if self.ahead.is_empty() && !self.in_flight {
                 self.front_written_ms = Some(chunk.written_ms);
             }
-            self.ahead.push_back(Portion {
-                next,
-                records,
-                whole,
-            });
+            let decode = |bytes| T::decode(&self.queue, bytes);
+            self.ahead.push_back(Portion::new(chunk, from, decode));
         }
-        Ok(())
     }
 
     /// Everything up to `through` is done with.
@@ -399,9 +433,11 @@ impl<T: Spoolable> Replay<T> {
         older.front = older.front.max(through + 1);
         if older.front > older.last {
             self.older.pop_front();
+            self.partly = 0;
             self.rewind();
             self.front_written_ms = None;
             if self.older.is_empty() {
+                self.partly = std::mem::take(&mut self.own_partly);
                 lane.older_drained();
             }
         }
@@ -421,17 +457,14 @@ impl<T: Spoolable> Replay<T> {
     }
 }
 
-fn free<T>(chunks: Vec<Whole>, shared: &Shared<T>) {
-    let Some(last) = chunks.last() else { return };
-    let (lane, through) = (last.lane, last.last);
-    let records = chunks.iter().map(|chunk| chunk.records).sum();
-    shared.disk.done(Done {
-        lane,
-        through,
-        records,
-    });
-    let bytes = chunks.iter().map(|chunk| chunk.bytes).sum();
-    shared.usage.free(records, bytes);
+impl Gone {
+    fn done(self, lane: LaneId, through: u64) -> Done {
+        Done {
+            lane,
+            through,
+            records: self.records,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Settings as text: the keys of a URL's query, and the variables of the environment.
 
-use std::{ffi::OsString, path::Path, time::Duration};
+use std::{ffi::OsString, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -8,7 +8,7 @@ use url::Url;
 use super::{BuildError, Builder};
 use crate::{
     connect::ConnectOptions,
-    spool::{Ack, Durability, Overflow, Replay},
+    spool::{Ack, Durability, Overflow, Replay, SpoolDir, WhenOld},
 };
 
 /// The settings that can be given as text, with what each is for.
@@ -49,18 +49,33 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "spool_durability",
         "power_loss or process_crash: what a spooled job survives",
     ),
+    (
+        "spool_max_age",
+        "expire:<time> or keep:<time>: what happens to a job that is on disk for longer",
+    ),
     ("spool_max_bytes", "bytes of jobs on disk"),
+    ("spool_max_disk_bytes", "bytes of the spool's files"),
+    ("spool_max_parked", "jobs kept that Redis refused for good"),
+    ("spool_max_record_bytes", "bytes of one job"),
     ("spool_max_records", "jobs on disk"),
     (
         "spool_overflow",
-        "reject, or block:<time>: what happens when the spool is full",
+        "reject, block:<time>, drop_oldest or drop_newest: what happens when the spool is full",
+    ),
+    (
+        "spool_shared",
+        "true or false: whether many processes share spool_dir",
+    ),
+    (
+        "spool_watermark",
+        "how full a bound may be before the log has a warning, such as 80%",
     ),
 ];
 
 /// Reads the URL, then `others`, which override what its query says.
 pub(super) fn read(
     url: &str,
-    spool_dir: Option<&Path>,
+    spool_dir: Option<SpoolDir>,
     others: Vec<(String, String)>,
 ) -> Result<Builder, BuildError> {
     let (connection, mut settings) = split(url)?;
@@ -69,8 +84,8 @@ pub(super) fn read(
         .iter()
         .rev()
         .find(|(name, _)| is(name, "spool_dir"))
-        .map(|(_, dir)| dir.clone().into());
-    let Some(dir) = spool_dir.map(Path::to_owned).or(dir) else {
+        .map(|(_, dir)| dir.into());
+    let Some(dir) = spool_dir.or(dir) else {
         return Err(BuildError::Missing {
             name: "spool_dir",
             why: "jobs wait there while Redis is out; \
@@ -79,7 +94,7 @@ pub(super) fn read(
     };
     settings
         .into_iter()
-        .try_fold(Builder::of(connection, &dir), |builder, (name, value)| {
+        .try_fold(Builder::of(connection, dir), |builder, (name, value)| {
             apply(builder, &key(&name), &value).map_err(|why| BuildError::Setting { name, why })
         })
 }
@@ -215,9 +230,30 @@ fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
             let durability = choice(value, &known)?;
             builder.spool(|spool| spool.with_durability(durability))
         }
+        "spool_max_age" => {
+            let known = [("expire", WhenOld::Expire), ("keep", WhenOld::Keep)];
+            let (when_old, age) = value.split_once(':').unwrap_or((value, ""));
+            let when_old = choice(when_old, &known).map_err(|_| {
+                "must be expire:<time> or keep:<time>, such as expire:24h".to_owned()
+            })?;
+            let age = time(age)?;
+            builder.spool(|spool| spool.with_max_age(age, when_old))
+        }
         "spool_max_bytes" => {
             let bytes = size(value)?;
             builder.spool(|spool| spool.with_max_bytes(bytes))
+        }
+        "spool_max_parked" => {
+            let records = count(value)?;
+            builder.spool(|spool| spool.with_max_parked(records.into()))
+        }
+        "spool_max_disk_bytes" => {
+            let bytes = size(value)?;
+            builder.spool(|spool| spool.with_max_disk_bytes(bytes))
+        }
+        "spool_max_record_bytes" => {
+            let bytes = usize::try_from(size(value)?).unwrap_or(usize::MAX);
+            builder.spool(|spool| spool.with_max_record_bytes(bytes))
         }
         "spool_max_records" => {
             let records = count(value)?;
@@ -228,10 +264,36 @@ fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
                 Some(("block", timeout)) => Overflow::Block {
                     timeout: time(timeout)?,
                 },
-                _ => choice(value, &[("reject", Overflow::Reject)])
-                    .map_err(|_| "must be reject or block:<time>, such as block:2s".to_owned())?,
+                _ => {
+                    let known = [
+                        ("reject", Overflow::Reject),
+                        ("drop_oldest", Overflow::DropOldest),
+                        ("drop_newest", Overflow::DropNewest),
+                    ];
+                    choice(value, &known).map_err(|_| {
+                        "must be reject, block:<time> such as block:2s, drop_oldest or drop_newest"
+                            .to_owned()
+                    })?
+                }
             };
             builder.spool(|spool| spool.with_overflow(overflow))
+        }
+        "spool_shared" => {
+            let shared = choice(value, &[("true", true), ("false", false)])?;
+            let dir = builder.spool.dir().clone();
+            let dir = match shared {
+                true if dir.is_shared() => dir,
+                true => SpoolDir::shared(dir.path()),
+                false => SpoolDir::alone(dir.path()),
+            };
+            builder.spool(|spool| spool.with_dir(dir))
+        }
+        "spool_watermark" => {
+            let percent = value.strip_suffix('%').and_then(|value| value.parse().ok());
+            let percent: u8 = percent
+                .filter(|percent| *percent <= 100)
+                .ok_or_else(|| "must be from 0% to 100%, such as 80%".to_owned())?;
+            builder.spool(|spool| spool.with_watermark(f64::from(percent) / 100.0))
         }
         _ => return Err("there is no such setting".to_owned()),
     })
@@ -292,7 +354,7 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str) -> String {
-        let error = read(url, Some(Path::new("/tmp/spool")), Vec::new()).expect_err("it is wrong");
+        let error = read(url, Some("/tmp/spool".into()), Vec::new()).expect_err("it is wrong");
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
@@ -316,15 +378,21 @@ mod tests {
             ("spool_after", "100ms"),
             ("spool_dir", "/tmp/spool"),
             ("spool_durability", "process_crash"),
+            ("spool_max_age", "expire:24h"),
             ("spool_max_bytes", "64MiB"),
+            ("spool_max_disk_bytes", "1GiB"),
+            ("spool_max_parked", "1000"),
+            ("spool_max_record_bytes", "1MiB"),
             ("spool_max_records", "10000"),
             ("spool_overflow", "block:2s"),
+            ("spool_shared", "true"),
+            ("spool_watermark", "75%25"),
         ];
         let listed: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
         assert_eq!(examples.map(|(name, _)| name).as_slice(), listed);
         for (name, value) in examples {
             let url = format!("redis://localhost/1?{name}={value}&protocol=resp3");
-            let read = read(&url, Some(Path::new("/tmp/spool")), Vec::new());
+            let read = read(&url, Some("/tmp/spool".into()), Vec::new());
             assert!(read.is_ok(), "{name}: {read:?}");
         }
     }
@@ -335,6 +403,10 @@ mod tests {
         assert!(refusal("redis://h?spool_max_bytes=99999999999TiB").contains("must be bytes"));
         assert!(refusal("redis://h?ack=maybe").contains("must be primary or spooled"));
         assert!(refusal("redis://h?spool_max_records=0").contains("at least 1"));
+        assert!(refusal("redis://h?spool_overflow=drop").contains("drop_oldest or drop_newest"));
+        assert!(refusal("redis://h?spool_max_age=24h").contains("must be expire:<time>"));
+        assert!(refusal("redis://h?spool_max_age=keep:long").contains("must be a time"));
+        assert!(refusal("redis://h?spool_watermark=101%25").contains("from 0% to 100%"));
         assert!(
             refusal("redis://h?spol_after=1s").contains("protocol"),
             "lists what it knows"
@@ -378,7 +450,7 @@ mod tests {
         let shown = |url: &str| {
             format!(
                 "{:?}",
-                read(url, Some(Path::new("/s")), vec![]).map(|b| b.connection)
+                read(url, Some("/s".into()), vec![]).map(|b| b.connection)
             )
         };
         assert!(shown(plain).contains("\"a b\""), "{}", shown(plain));

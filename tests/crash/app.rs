@@ -15,14 +15,14 @@ use seawall::{
     Error, Job, Seawall,
     breaker::BreakerOptions,
     chaos::Books,
-    spool::{Receipt, Replay},
+    spool::{ParkedFilter, Receipt, Replay, SpoolDir},
     stack::Builder,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::PLENTY;
@@ -32,6 +32,8 @@ use super::PLENTY;
 pub(crate) struct Orders {
     pub(crate) url: String,
     pub(crate) dir: PathBuf,
+    /// Whether many processes share the directory.
+    pub(crate) shared: bool,
     pub(crate) queue: String,
     /// The lane of the books.
     pub(crate) name: String,
@@ -45,6 +47,7 @@ pub(crate) struct Orders {
     pub(crate) replay_rate: Option<u32>,
     /// Bytes added to each job.
     pub(crate) padding: usize,
+    pub(crate) generation_bytes: u64,
     pub(crate) end: End,
 }
 
@@ -55,6 +58,8 @@ pub(crate) enum End {
     Stay,
     /// Waits until nothing is left, says so, and goes on running.
     Flush,
+    /// Sends parked jobs again until there are none and nothing else is left, says so, and goes on running.
+    Unpark,
     /// Shuts down within so many milliseconds, says what is left, and ends.
     Shutdown(u64),
 }
@@ -71,7 +76,12 @@ impl Orders {
             Some(rate) => replay.with_rate(rate),
             None => replay,
         };
-        Seawall::builder(&self.url, &self.dir)
+        let dir = if self.shared {
+            SpoolDir::shared(&self.dir).with_adoption_interval(millis(20))
+        } else {
+            SpoolDir::alone(&self.dir)
+        };
+        Seawall::builder(&self.url, dir)
             .unwrap()
             .connection(|options| {
                 options
@@ -81,6 +91,7 @@ impl Orders {
             .breaker(BreakerOptions::default().with_open_time(millis(50)))
             .spool(|options| {
                 options
+                    .with_generation_bytes(self.generation_bytes)
                     .with_spool_after(millis(self.spool_after_ms))
                     .with_max_batch(self.max_batch, 1 << 20)
                     .with_replay(replay)
@@ -119,6 +130,16 @@ impl Orders {
             End::Stay => say("done"),
             End::Flush => {
                 seawall.flush().await;
+                say("flushed");
+            }
+            End::Unpark => {
+                let left = || seawall.health().spool;
+                seawall.flush().await;
+                while left().records + left().parked > 0 {
+                    let count = seawall.spool().unpark(ParkedFilter::all()).await.unwrap();
+                    say(&format!("unparked {count}"));
+                    tokio::task::yield_now().await;
+                }
                 say("flushed");
             }
             End::Shutdown(millis) => {
@@ -185,6 +206,13 @@ pub(crate) struct App {
     books: Arc<Books>,
     name: String,
     log: PathBuf,
+    /// When it has begun to open its spool, and when that was open.
+    pub(crate) opening: Option<Instant>,
+    pub(crate) open: Option<Instant>,
+    /// How many records its shutdown has left.
+    pub(crate) left: Option<u64>,
+    /// The first thing that it could not do.
+    pub(crate) complaint: Option<String>,
 }
 
 /// What an application says.
@@ -202,6 +230,7 @@ pub(crate) enum Line {
     },
     Done,
     Flushed,
+    Unparked(u64),
     Left(u64),
     Broken(String),
 }
@@ -245,6 +274,10 @@ impl App {
             books: books.clone(),
             name: orders.name.clone(),
             log,
+            opening: None,
+            open: None,
+            left: None,
+            complaint: None,
         }
     }
 
@@ -287,8 +320,19 @@ impl App {
         }
     }
 
+    /// Reads on for so long.
+    pub(crate) async fn listen(&mut self, time: Duration) {
+        let reading = async { while self.next().await.is_some() {} };
+        let _ = timeout(time, reading).await;
+    }
+
     /// Kills it with SIGKILL, and hears what it said before.
     pub(crate) async fn kill(mut self) {
+        self.kill_now().await;
+    }
+
+    /// The same, and what it was is still there to be asked.
+    pub(crate) async fn kill_now(&mut self) {
         self.child.start_kill().unwrap();
         self.end().await;
     }
@@ -298,7 +342,8 @@ impl App {
         self.end().await;
     }
 
-    async fn end(&mut self) {
+    /// Hears all it has to say, and waits until it has ended.
+    pub(crate) async fn end(&mut self) {
         let ending = async {
             while self.next().await.is_some() {}
             self.child.wait().await.unwrap();
@@ -315,8 +360,17 @@ impl App {
                 continue;
             };
             let line = parse(said);
-            if let Line::Delivered(number) | Line::Spooled(number) = line {
-                self.books.acknowledge((&self.name, number));
+            match line {
+                Line::Opening => self.opening = Some(Instant::now()),
+                Line::Open => self.open = Some(Instant::now()),
+                Line::Delivered(number) | Line::Spooled(number) => {
+                    self.books.acknowledge((&self.name, number));
+                }
+                Line::Left(left) => self.left = Some(left),
+                Line::Refused(_) | Line::Broken(_) | Line::Failed { .. } => {
+                    self.complaint.get_or_insert_with(|| said.to_owned());
+                }
+                Line::Done | Line::Flushed | Line::Unparked(_) => {}
             }
             return Some(line);
         }
@@ -347,6 +401,7 @@ fn parse(said: &str) -> Line {
         }
         "done" => Line::Done,
         "flushed" => Line::Flushed,
+        "unparked" => Line::Unparked(rest.parse().unwrap()),
         "left" => Line::Left(rest.parse().unwrap()),
         "broken" => Line::Broken(rest.to_owned()),
         _ => panic!("not a word of an app: {said}"),

@@ -31,6 +31,8 @@ pub(super) struct Audit {
     /// The newest stamps, by commit.
     commits: BTreeMap<u64, Stamp>,
     voids: Voids,
+    /// The oldest commit of which anything is there, be it a part of a record.
+    oldest: Option<u64>,
 }
 
 /// One chunk.
@@ -44,6 +46,14 @@ pub(super) struct Found {
     pub(super) commit: u64,
     written_ms: u64,
     acknowledged: u64,
+    refused: u32,
+}
+
+impl Found {
+    /// Whether they are parts of the same.
+    fn is_with(&self, other: &Self) -> bool {
+        self.key.first_part() == other.key.first_part() && self.commit == other.commit
+    }
 }
 
 /// What the chunks of a lane say about it.
@@ -77,6 +87,7 @@ impl Audit {
     /// Takes note of a chunk. The same one may be shown any number of times.
     pub(super) fn see(&mut self, frame: &Frame) {
         let commit = frame.stamp.commit;
+        self.oldest = Some(self.oldest.map_or(commit, |oldest| oldest.min(commit)));
         keep_newest(&mut self.commits, frame.stamp);
         let queue = frame.queue();
         let lane = self.lanes.entry(frame.key.lane()).or_default();
@@ -100,14 +111,22 @@ impl Audit {
             commit,
             written_ms: frame.written_ms,
             acknowledged: frame.acknowledged,
+            refused: frame.refused,
         });
     }
 
-    /// All chunks of a generation have been shown: these they are, each once.
+    /// All chunks of a generation have been shown: these they are, each once, but those of which parts are
+    /// missing. The parts of a record are of one generation.
     pub(super) fn end_generation(&mut self) -> &[Found] {
         let mut seen = self.found.split_off(self.generation);
-        seen.sort_unstable_by_key(|chunk| (chunk.key, Reverse(chunk.commit)));
+        seen.sort_unstable_by_key(|chunk| {
+            let (commit, part) = (Reverse(chunk.commit), chunk.key.part());
+            (chunk.key.first_part(), commit, part)
+        });
         seen.dedup_by_key(|chunk| (chunk.key, chunk.commit));
+        let written = seen.chunk_by(|a, b| a.is_with(b));
+        let whole = written.filter(|parts| parts.len() == usize::from(parts[0].parts));
+        let mut seen: Vec<Found> = whole.flatten().copied().collect();
         // However often a write has failed, the stamps before it stay known.
         self.forget_void_stamps();
         let begin = self.found.len();
@@ -146,6 +165,8 @@ impl Audit {
             lanes: self.how_far(clean),
             ..Verdict::default()
         };
+        let done = verdict.lanes.iter().map(|(lane, (_, done))| (*lane, *done));
+        verdict.left.done = done.collect();
         let there = self.take_stock(&found, clean.is_some(), &mut verdict);
         self.find_loss(clean, &there, &mut verdict);
         let recovery = &mut verdict.recovery;
@@ -197,7 +218,7 @@ impl Audit {
     /// In the order of the keys: of each those first that the stamps know of, the newest first.
     fn what_counts(&mut self) -> Vec<Found> {
         let mut found = std::mem::take(&mut self.found);
-        if let Some(oldest) = found.iter().map(|chunk| chunk.commit).min() {
+        if let Some(oldest) = self.oldest {
             self.voids.forget_before(oldest);
         }
         found.retain(|chunk| {
@@ -216,8 +237,7 @@ impl Audit {
 
     /// How far each lane is done with.
     fn how_far(&self, clean: Option<&Clean>) -> BTreeMap<LaneId, (Arc<str>, u64)> {
-        let lanes = self.lanes.iter().filter(|(id, _)| **id != LaneId::NONE);
-        let lanes = lanes.map(|(id, lane)| {
+        let lanes = self.lanes.iter().map(|(id, lane)| {
             let said = lane.stamps.values().map(|stamp| stamp.done).max();
             let closed = clean.and_then(|clean| clean.lane(*id));
             let done = said.unwrap_or(0).max(closed.map_or(0, |(_, done)| done));
@@ -244,15 +264,12 @@ impl Audit {
         let mut there = Stock::default();
         for same in found.chunk_by(|a, b| a.key.first_part() == b.key.first_part()) {
             let id = (same[0].key.lane(), same[0].key.number());
-            let mut written = same.chunk_by(|a, b| a.commit == b.commit);
-            let whole = written.find(|parts| {
-                let is_whole =
-                    parts[0].key.part() == 0 && parts.len() == usize::from(parts[0].parts);
-                let is_gone = parts[0].key.kind() == Kind::Parked
-                    && gone.get(&id).is_some_and(|at| *at >= parts[0].commit);
-                is_whole && !is_gone
+            let mut written = same.chunk_by(|a, b| a.is_with(b));
+            let there_is = written.find(|parts| {
+                let gone = gone.get(&id).filter(|at| **at >= parts[0].commit);
+                parts[0].key.kind() != Kind::Parked || gone.is_none()
             });
-            let Some(parts) = whole else { continue };
+            let Some(parts) = there_is else { continue };
             let head = parts[0];
             let bytes = parts.iter().map(|part| u64::from(part.bytes)).sum();
             let is_known = knows(&self.commits, head.commit);
@@ -350,6 +367,7 @@ impl Verdict {
                 last,
                 records,
                 acknowledged: chunk.acknowledged,
+                refused: chunk.refused,
                 bytes,
                 oldest_ms: chunk.written_ms,
             }),

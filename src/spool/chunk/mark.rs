@@ -42,10 +42,6 @@ impl Voids {
         self.0.retain(|void| void.before > commit);
     }
 
-    pub(in crate::spool) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Whether this commit is one of them.
     pub(in crate::spool) fn has(&self, commit: u64) -> bool {
         self.of(commit).next().is_some()

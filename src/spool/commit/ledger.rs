@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -10,6 +11,7 @@ use crate::spool::{
     audit::Verdict,
     chunk::{Chunk, Key, Kind, LaneId, SpoolId, Stamp, Voids, gone, mark},
     dir::Clean,
+    parking::ParkedId,
     store::Live,
 };
 
@@ -46,6 +48,17 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    pub(super) fn note(&mut self, done: impl IntoIterator<Item = Done>) {
+        for done in done {
+            let sum = self
+                .done
+                .entry(done.lane)
+                .or_insert(Done { records: 0, ..done });
+            sum.through = sum.through.max(done.through);
+            sum.records += done.records;
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.put.is_empty()
             && self.done.is_empty()
@@ -86,19 +99,17 @@ impl Ledger {
         }
     }
 
-    /// Whether some commits do not count.
-    pub(super) fn has_voids(&self) -> bool {
-        !self.voids.is_empty()
-    }
-
     /// Number of the last commit that was begun.
     pub(super) fn commit(&self) -> u64 {
         self.commit
     }
 
-    /// The parked records, oldest lane first.
-    pub(super) fn parked(&self) -> impl Iterator<Item = (LaneId, u64)> {
-        self.parked.iter().copied()
+    /// The parked records that follow `after`, the oldest lane first.
+    pub(super) fn parked_after(&self, after: Option<ParkedId>) -> impl Iterator<Item = ParkedId> {
+        let after = after.map(|id| (id.lane(), id.number()));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.parked.range((from, Bound::Unbounded));
+        found.map(|(lane, number)| ParkedId::new(*lane, *number))
     }
 
     pub(super) fn clean(&self) -> Clean {
@@ -146,6 +157,10 @@ impl Ledger {
             .filter(|chunk| chunk.key.kind() == Kind::Waiting)
             .map(|chunk| chunk.key.lane())
             .collect();
+        if voids {
+            // It has the place that a mark of this lane would have.
+            told.remove(&LaneId::NONE);
+        }
         for id in told.difference(&told_by_records) {
             if let Some(lane) = self.lanes.get(id) {
                 put.push(mark(*id, &lane.queue, &Voids::default(), self.commit));

@@ -180,13 +180,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             Command::Read(wanted, _room, answer) => {
                 let _ = answer.send(self.look(|store, _| read(store, wanted)));
             }
-            Command::Parked(limit, _room, answer) => {
-                let _ = answer.send(self.look(|store, ledger| parked(store, ledger, limit)));
+            Command::Parked(page, _room, answer) => {
+                let _ = answer.send(self.look(|store, ledger| parked(store, ledger, page)));
             }
-            Command::Write(write) => {
-                gathered.bytes += write.put.iter().map(Chunk::bytes).sum::<u64>();
-                gathered.writes.push(write);
-            }
+            Command::Write(write) => gathered.add(write),
             Command::Wake => self.noting_since = Some(Instant::now()),
             Command::Close(_room, answer) => {
                 gathered.close = Some(answer);
@@ -227,6 +224,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let mut rooms = Vec::with_capacity(writes.len());
         for write in writes {
             draft.put.extend(write.put);
+            draft.note(write.done);
             draft.gone.extend(write.gone);
             answers.push(write.answer);
             rooms.push(write.room);
@@ -246,7 +244,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             return Err(self.refusal());
         }
         let noted = std::mem::take(&mut *self.shared.done.lock());
-        draft.done.clone_from(&noted.lanes);
+        noted
+            .lanes
+            .values()
+            .for_each(|done| draft.note(Some(*done)));
         if let Err(error) = self.write(draft) {
             let mut done = self.shared.done.lock();
             noted.lanes.into_values().for_each(|note| done.add(note));
@@ -320,7 +321,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             self.write(Draft {
                 again: reclaim.lanes.clone(),
                 gone: reclaim.gone.clone(),
-                voids: ledger.has_voids(),
+                voids: reclaim.others_stay,
                 ..Draft::default()
             })?;
             let State::Open { store, ledger } = &mut self.state else {
@@ -341,7 +342,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             return;
         };
         if let Ok(bytes) = store.disk_bytes() {
-            self.shared.bytes.store(bytes, Relaxed);
+            if self.shared.bytes.swap(bytes, Relaxed) > bytes {
+                // Somebody may be waiting for that room.
+                self.shared.condition.send_modify(|_| {});
+            }
             let gauge = &self.options.metrics.disk_bytes;
             gauge.set(bytes.try_into().unwrap_or(i64::MAX));
         }
@@ -401,6 +405,14 @@ struct Gathered {
     writes: Vec<Write>,
     bytes: u64,
     close: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl Gathered {
+    fn add(&mut self, write: Write) {
+        let put = write.put.iter();
+        self.bytes += put.map(|chunk| chunk.bytes()).sum::<u64>();
+        self.writes.push(write);
+    }
 }
 
 /// What the panic said stays where the panic hook has put it: it may quote what is on disk.

@@ -29,7 +29,7 @@ pub(super) enum Send {
     Nothing,
     /// What has gathered in memory.
     Gathered,
-    /// The front of what an earlier run left.
+    /// The front of the other lanes' disk.
     Older,
     /// The front of this lane's disk.
     Replay,
@@ -49,7 +49,7 @@ pub(super) enum Append {
 #[derive(Debug)]
 pub(super) struct Lane {
     write_ahead: bool,
-    /// Records of an earlier run wait on disk, and go first.
+    /// Records of other lanes wait on disk, an earlier run's or those sent again, and go first.
     older: bool,
     next: u64,
     acknowledged: u64,
@@ -110,6 +110,12 @@ impl Lane {
     pub(super) fn barrier(&self) -> u64 {
         let first = |span: Option<&Span>| span.map_or(u64::MAX, |span| span.first);
         first(self.returned.front()).min(first(self.appending.as_ref()))
+    }
+
+    /// What waits on disk may be done with unsent below this: no lower number can come to disk any more.
+    /// The disk keeps one number up to which a lane is done, and would take what comes later for done.
+    pub(super) fn settled(&self) -> u64 {
+        if self.sending { 0 } else { self.barrier() }
     }
 
     /// What may be sent, with `gathered` records in memory.
@@ -234,7 +240,12 @@ impl Lane {
         });
     }
 
-    /// Nothing of an earlier run waits any more.
+    /// Another lane's records wait on disk, and go first, as those of an earlier run do.
+    pub(super) fn adopted(&mut self) {
+        self.older = true;
+    }
+
+    /// Nothing of another lane waits any more.
     pub(super) fn older_drained(&mut self) {
         self.older = false;
     }

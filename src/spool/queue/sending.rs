@@ -48,12 +48,13 @@ impl<T: Spoolable> Queue<T> {
                 }
                 let options = &self.shared.options;
                 let most = self.pace.allowance(options.max_batch_records, now);
-                let next = self
-                    .replay
-                    .next(self.id, &self.lane, most, options.max_batch_bytes);
-                if let Some((batch, sent)) = next {
-                    let batch = batch.with_lifetime(options.lane_lifetime);
-                    self.dispatch(batch, From::Disk(sent), now);
+                match self.replay.next(&self.lane, most, options.max_batch_bytes) {
+                    Ok(None) => {}
+                    Ok(Some((batch, sent))) => {
+                        let batch = batch.with_lifetime(options.lane_lifetime);
+                        self.dispatch(batch, From::Disk(sent), now);
+                    }
+                    Err(error) => self.on_unreadable(&error, now),
                 }
             }
         }
@@ -73,6 +74,7 @@ impl<T: Spoolable> Queue<T> {
         if self.lane.is_idle() && now - self.last_applied > self.shared.options.lane_lifetime / 2 {
             self.id = LaneId::fresh();
             self.lane.renew();
+            self.replay.renew(self.id);
             self.ambiguous = false;
             self.last_applied = now;
         }
@@ -182,7 +184,7 @@ impl<T: Spoolable> Queue<T> {
                             self.dispatch(rest, From::Memory(later), now);
                         }
                     }
-                    From::Disk(sent) => self.park(&batch, through + 1, until, &sent, &error),
+                    From::Disk(sent) => self.park(&batch, through + 1, until, sent, &error, now),
                 }
             }
             Outcome::Gap { last } => {
@@ -263,15 +265,29 @@ impl<T: Spoolable> Queue<T> {
         }
     }
 
-    /// Keeps what Redis will never take, with its reason, out of the way of the others.
+    /// Keeps what Redis will never take, with its reason, out of the way of the others. As far as there is
+    /// no room for it, it stays where it is and blocks the lane.
     pub(super) fn park(
         &mut self,
         batch: &Batch<T>,
         first: u64,
         last: u64,
-        sent: &Sent,
+        sent: Sent,
         error: &Error,
+        now: Instant,
     ) {
+        let (most, wanted) = (self.shared.options.max_parked, last - first + 1);
+        let room = self.shared.usage.reserve_parked(wanted, most);
+        if room == 0 {
+            let full = Error::new(ErrorKind::SpoolFull, error.verdict())
+                .with_cause(format!("Redis refuses the next record for good, and {most} are parked already; send some again or delete them"));
+            self.block(&full);
+            self.pace.failed(None, now, rand::random());
+            self.replay.rewind();
+            return;
+        }
+        self.unblock();
+        let last = first + room - 1;
         let reason = error.reason();
         tracing::error!(
             queue = &*self.name, lane = %batch.lane(), first, last, reason,
@@ -291,7 +307,7 @@ impl<T: Spoolable> Queue<T> {
                     queue: self.name.to_string(),
                     reason: reason.clone(),
                     parked_ms,
-                    attempts: 1,
+                    attempts: sent.refused() + 1,
                     record: bytes.into(),
                 }
             })

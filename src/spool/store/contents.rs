@@ -8,7 +8,7 @@ use crate::spool::chunk::{Key, Kind, LaneId};
 /// The lanes and the parked records of a generation.
 #[derive(Clone, Debug, Default)]
 pub(in crate::spool) struct Contents {
-    /// The lanes of which any chunk is here: its stamp says how the lane was.
+    /// Lanes of which it says something, if only how many of their records waited once.
     told: BTreeSet<LaneId>,
     lanes: BTreeMap<LaneId, Extent>,
     parked: BTreeMap<(LaneId, u64), u64>,
@@ -25,9 +25,7 @@ struct Extent {
 impl Contents {
     pub(in crate::spool) fn add(&mut self, key: Key, records: u32, bytes: u64) {
         let (lane, first) = (key.lane(), key.number());
-        if lane != LaneId::NONE {
-            self.told.insert(lane);
-        }
+        self.told.insert(lane);
         match key.kind() {
             Kind::Waiting => {
                 let last = first.saturating_add(u64::from(records.max(1)) - 1);
@@ -53,12 +51,18 @@ impl Contents {
         }
     }
 
-    /// Whether there is anything of this lane.
-    pub(in crate::spool) fn has(&self, lane: LaneId) -> bool {
+    /// Whether it says anything of this lane.
+    pub(super) fn has(&self, lane: LaneId) -> bool {
         self.told.contains(&lane)
     }
 
-    pub(in crate::spool) fn lanes(&self) -> impl Iterator<Item = LaneId> {
+    /// Whether it says anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// The lanes of which it says anything.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = LaneId> {
         self.told.iter().copied()
     }
 

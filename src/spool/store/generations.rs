@@ -110,8 +110,10 @@ impl Carved {
             file => file?,
         };
         let mut known = *id;
+        let mut is_empty = true;
         let broken = carve(&file, *id, |_, frame| {
             if *known.get_or_insert(frame.spool) == frame.spool {
+                is_empty = false;
                 audit.see(&frame);
             }
         })?;
@@ -124,14 +126,15 @@ impl Carved {
             first = first.min(chunk.commit);
             last = last.max(chunk.commit);
         }
-        let is_empty = found.is_empty() && broken.is_empty();
-        Ok(known.filter(|_| !is_empty).map(|id| Self {
-            file,
-            contents,
-            commits: first..=last,
-            broken,
-            id,
-        }))
+        Ok(known
+            .filter(|_| !is_empty || !broken.is_empty())
+            .map(|id| Self {
+                file,
+                contents,
+                commits: first..=last,
+                broken,
+                id,
+            }))
     }
 }
 
@@ -293,7 +296,8 @@ impl Store for Generations {
     fn reclaimable(&self, live: &dyn Live) -> Option<Reclaim> {
         let sealed = self.sealed.iter();
         let sizes = sealed.map(|sealed| (sealed.number, sealed.size, &sealed.contents));
-        Reclaim::plan(&sizes.collect::<Vec<_>>(), live)
+        let active = self.active.as_ref().map(|active| &active.contents);
+        Reclaim::plan(&sizes.collect::<Vec<_>>(), active, live)
     }
 
     fn reclaim(&mut self, reclaim: &Reclaim, live: &dyn Live) -> Result<(), StoreError> {

@@ -9,8 +9,10 @@ pub(in crate::spool) struct Reclaim {
     pub(in crate::spool) generation: u64,
     /// Some chunks of it are wanted, so few that they are copied into the newest generation.
     pub(in crate::spool) copy: bool,
-    /// What has to be said again first, since it may be said only in the generation that goes, and older
-    /// ones, or the copies, need it: how far these lanes are done with,
+    /// Others stay. What only this one may say of them has to be said again first: how much there is in
+    /// all and what is void,
+    pub(in crate::spool) others_stay: bool,
+    /// how far these lanes are done with,
     pub(in crate::spool) lanes: Vec<LaneId>,
     /// and which parked records are gone.
     pub(in crate::spool) gone: Vec<Key>,
@@ -18,9 +20,10 @@ pub(in crate::spool) struct Reclaim {
 
 impl Reclaim {
     /// The oldest that can go of generations with their sizes, which are not written to any more and in the
-    /// order of their numbers.
+    /// order of their numbers, beside the one that is.
     pub(in crate::spool) fn plan(
         sealed: &[(u64, u64, &Contents)],
+        active: Option<&Contents>,
         live: &dyn Live,
     ) -> Option<Self> {
         let share = if sealed.len() > MANY { 1 } else { COPY_SHARE };
@@ -30,15 +33,20 @@ impl Reclaim {
         let (at, bytes) = wanted
             .enumerate()
             .find(|(at, bytes)| *bytes <= (sealed[*at].1 / share).min(COPY_BYTES))?;
-        let older = &sealed[..at];
-        // Copies have the stamps they had, and are where this is said.
-        let copied = (bytes > 0).then_some(&sealed[at]);
-        let need_it = older.iter().chain(copied);
-        let lanes = need_it.flat_map(|(.., contents)| contents.lanes());
+        let ((older, rest), copy) = (sealed.split_at(at), bytes > 0);
+        let (going, younger) = rest.split_first()?;
+        // What is copied has stamps of long ago, and those of younger generations may be copies, too.
+        let others = || {
+            let sealed = older.iter().chain(younger);
+            sealed.map(|(.., contents)| *contents).chain(active)
+        };
+        let lanes = going.2.lanes();
+        let lanes = lanes.filter(|lane| copy || others().any(|contents| contents.has(*lane)));
         let gone = older.iter().flat_map(|(.., contents)| contents.gone(live));
         Some(Self {
-            generation: sealed[at].0,
-            copy: bytes > 0,
+            generation: going.0,
+            copy,
+            others_stay: copy || others().any(|contents| !contents.is_empty()),
             lanes: lanes.collect(),
             gone: gone.collect(),
         })

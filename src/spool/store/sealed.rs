@@ -152,8 +152,7 @@ impl Sealed {
         if let Some(index) = &*index {
             return Ok(index.clone());
         }
-        // With the commits they were written by, and how many parts there must be.
-        let mut found: Vec<(u64, u16, Place)> = Vec::new();
+        let mut found = Vec::new();
         carve(&self.file, Some(self.id), |offset, frame| {
             let holds_records = matches!(frame.key.kind(), Kind::Waiting | Kind::Parked);
             if holds_records && self.voids.let_count_frame(&frame) {
@@ -163,27 +162,43 @@ impl Sealed {
                     length: (frame.bytes - Key::LEN as u64) as u32,
                     offset,
                 };
-                found.push((frame.stamp.commit, frame.parts, place));
+                found.push(Candidate {
+                    place,
+                    parts: frame.parts,
+                    commit: frame.stamp.commit,
+                });
             }
         })
         .map_err(|error| unread(&error))?;
-        found.sort_unstable_by_key(|(commit, _, place)| {
-            (place.key.first_part(), Reverse(*commit), place.key.part())
-        });
-        found.dedup_by_key(|(commit, _, place)| (place.key, *commit));
-        let mut made = Vec::with_capacity(found.len());
-        for same in found.chunk_by(|(.., a), (.., b)| a.key.first_part() == b.key.first_part()) {
-            let mut written = same.chunk_by(|(a, ..), (b, ..)| a == b);
-            // Of a torn one there may be some parts.
-            let whole = written
-                .find(|parts| parts[0].2.key.part() == 0 && parts.len() == usize::from(parts[0].1));
-            let parts = whole.into_iter().flatten();
-            made.extend(parts.map(|(.., place)| *place));
-        }
-        let made: Arc<[Place]> = made.into();
+        let made: Arc<[Place]> = whole(found).into();
         *index = Some(made.clone());
         Ok(made)
     }
+}
+
+/// Something that begins a place, if all of its parts are there.
+#[derive(Clone, Copy)]
+struct Candidate {
+    place: Place,
+    parts: u16,
+    commit: u64,
+}
+
+/// The places of which all parts are there, in the order of the keys; of those that were written again the
+/// newest.
+fn whole(mut found: Vec<Candidate>) -> Vec<Place> {
+    found.sort_unstable_by_key(|it| {
+        let (commit, part) = (Reverse(it.commit), it.place.key.part());
+        (it.place.key.first_part(), commit, part)
+    });
+    found.dedup_by_key(|it| (it.place.key, it.commit));
+    let mut places = Vec::with_capacity(found.len());
+    for same in found.chunk_by(|a, b| a.place.key.first_part() == b.place.key.first_part()) {
+        let mut written = same.chunk_by(|a, b| a.commit == b.commit);
+        let whole = written.find(|parts| parts.len() == usize::from(parts[0].parts));
+        places.extend(whole.into_iter().flatten().map(|part| part.place));
+    }
+    places
 }
 
 fn unread(error: &io::Error) -> StoreError {

@@ -240,7 +240,6 @@ impl World {
     fn reclaim(&mut self) {
         loop {
             let (active, sealed) = self.generations.split_last().unwrap();
-            let _ = active;
             let sizes: Vec<_> = sealed
                 .iter()
                 .map(|generation| {
@@ -253,14 +252,14 @@ impl World {
                     )
                 })
                 .collect();
-            let Some(reclaim) = Reclaim::plan(&sizes, &self.ledger) else {
+            let Some(reclaim) = Reclaim::plan(&sizes, Some(&active.contents), &self.ledger) else {
                 return;
             };
             self.commit(
                 Draft {
                     again: reclaim.lanes.clone(),
                     gone: reclaim.gone.clone(),
-                    voids: self.ledger.has_voids(),
+                    voids: reclaim.others_stay,
                     ..Draft::default()
                 },
                 u64::MAX,
