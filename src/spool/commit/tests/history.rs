@@ -37,6 +37,15 @@ enum Step {
     Fail(Vec<Act>, Vec<u64>),
 }
 
+/// How the last run ended.
+#[derive(Clone, Debug)]
+enum End {
+    Closed,
+    Died,
+    /// In the middle of a commit: of its chunks, those of the mask are there.
+    DiedIn(Vec<Act>, u64),
+}
+
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let size = prop_oneof![20 => 0..50usize, 1 => 30_000..80_000usize];
     let act = prop_oneof![
@@ -63,7 +72,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn what_counts_is_what_was_committed(steps in steps()) {
@@ -81,12 +90,20 @@ proptest! {
     fn the_loss_that_is_told_is_the_loss(
         steps in steps(),
         spoilt in prop::collection::vec(any::<Index>(), 1..10),
-        is_closed in any::<bool>(),
+        end in prop_oneof![
+            Just(End::Closed),
+            Just(End::Died),
+            (acts(), any::<u64>()).prop_map(|(acts, mask)| End::DiedIn(acts, mask)),
+        ],
     ) {
         let mut world = World::new();
         for step in &steps {
             world.step(step);
         }
+        if let End::DiedIn(acts, mask) = &end {
+            world.die(acts, *mask);
+        }
+        let is_closed = matches!(end, End::Closed);
         for index in spoilt {
             world.spoil(index, is_closed);
         }
@@ -105,7 +122,7 @@ proptest! {
         prop_assert_eq!(told, lanes);
         let parked = world.model.parked.len() - there.parked.len();
         prop_assert_eq!(recovery.lost_parked, parked as u64);
-        prop_assert!(!recovery.torn);
+        prop_assert!(!recovery.torn || matches!(end, End::DiedIn(..)));
 
         // And it is told once.
         world.model = there;

@@ -422,6 +422,15 @@ impl World {
         }
     }
 
+    /// The process dies in this commit; of its chunks those of the mask are there.
+    pub(super) fn die(&mut self, acts: &[Act], mask: u64) {
+        let (draft, after) = self.draft(acts);
+        let chunks = self.ledger.stamp(draft);
+        self.take_torn(&chunks, mask, after);
+        self.put(chunks, mask);
+        self.pending.clear();
+    }
+
     pub(super) fn step(&mut self, step: &Step) {
         match step {
             Step::Commit(acts) => {
@@ -439,11 +448,7 @@ impl World {
                 self.begin_lanes();
             }
             Step::Crash(acts, masks) => {
-                let (draft, after) = self.draft(acts);
-                let chunks = self.ledger.stamp(draft);
-                self.take_torn(&chunks, masks[0], after);
-                self.put(chunks, masks[0]);
-                self.pending.clear();
+                self.die(acts, masks[0]);
                 for mask in masks[1..].iter().chain([&u64::MAX]) {
                     let verdict = self.audit(None, None);
                     self.check(&verdict, "crashed");
@@ -459,6 +464,11 @@ impl World {
                 let noted = draft.done.clone();
                 let chunks = self.ledger.stamp(draft);
                 let mut from = self.ledger.commit();
+                let late: Vec<(Key, Bytes)> = chunks
+                    .iter()
+                    .map(|chunk| (chunk.key, Bytes::copy_from_slice(&chunk.value)))
+                    .collect();
+                let failed = self.generations.len() - 1;
                 self.put(chunks, masks[0]);
                 self.pending = noted;
                 for mask in masks[1..].iter().chain([&u64::MAX]) {
@@ -469,6 +479,8 @@ impl World {
                     }
                     from = from.min(self.ledger.commit());
                 }
+                // What has failed may come to be there although it was not when it was looked for.
+                self.generations[failed].chunks.extend(late);
             }
         }
     }
