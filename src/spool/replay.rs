@@ -13,7 +13,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use super::{
     Batch, LaneId, Spoolable,
     chunk::{Held, Parked},
-    commit::Done,
+    commit::{Done, Kept},
     error::StoreError,
     lane::Lane,
     shared::Shared,
@@ -80,16 +80,15 @@ impl Sent {
 
 struct Parking {
     count: u64,
-    bytes: u64,
     through: u64,
     older: bool,
     removes: Vec<Whole>,
-    answer: BoxFuture<'static, Result<(), StoreError>>,
+    answer: BoxFuture<'static, Result<Kept, StoreError>>,
 }
 
 enum Finished {
     Read(Result<Vec<Held>, StoreError>),
-    Parked(Result<(), StoreError>, Parking),
+    Parked(Result<Kept, StoreError>, Parking),
 }
 
 impl<T: Spoolable> Replay<T> {
@@ -235,7 +234,6 @@ impl<T: Spoolable> Replay<T> {
         let disk = shared.disk.clone();
         self.parking = Some(Parking {
             count: parked.len() as u64,
-            bytes: parked.iter().map(Parked::bytes).sum(),
             through,
             older: sent.older,
             removes,
@@ -309,11 +307,9 @@ impl<T: Spoolable> Replay<T> {
                         .with_cause(error.to_string()),
                 )
             }
-            Some(Finished::Parked(Ok(()), parking)) => {
+            Some(Finished::Parked(Ok(kept), parking)) => {
                 free(parking.removes, shared);
-                shared
-                    .usage
-                    .adopt(parking.count, parking.bytes, parking.count);
+                shared.usage.adopt(kept.records, kept.bytes, kept.records);
                 self.advance(parking.older, parking.through, lane);
                 Ok(parking.count)
             }

@@ -75,11 +75,6 @@ impl fmt::Debug for Parked {
 }
 
 impl Parked {
-    /// What it costs on disk.
-    pub(in crate::spool) fn bytes(&self) -> u64 {
-        self.encode().iter().map(Chunk::bytes).sum()
-    }
-
     pub(in crate::spool) fn encode(&self) -> Vec<Chunk> {
         let reason = u32::try_from(self.reason.len()).expect("a reason is some words long");
         let body = [

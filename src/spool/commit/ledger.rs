@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Done;
+use super::{Done, Kept};
 use crate::spool::{
     audit::Verdict,
     chunk::{Chunk, Key, Kind, LaneId, Mark, SpoolId, Stamp, gone},
@@ -86,6 +86,19 @@ impl Ledger {
     /// Number of the last commit that was begun.
     pub(super) fn commit(&self) -> u64 {
         self.commit
+    }
+
+    /// Which parked records there are among the chunks that are not there yet.
+    pub(super) fn newly_kept(&self, chunks: &[Chunk]) -> Kept {
+        let mut kept = Kept::default();
+        for chunk in chunks {
+            let id = (chunk.key.lane(), chunk.key.number());
+            if chunk.key.kind() == Kind::Parked && !self.parked.contains(&id) {
+                kept.records += u64::from(chunk.key.part() == 0);
+                kept.bytes += chunk.bytes();
+            }
+        }
+        kept
     }
 
     /// The parked records, oldest lane first.

@@ -92,6 +92,14 @@ pub(super) struct Done {
     pub(super) records: u64,
 }
 
+/// Parked records that were not there before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) records: u64,
+    /// On disk.
+    pub(super) bytes: u64,
+}
+
 /// A handle to the thread; the last one to go ends it.
 ///
 /// Ending takes one more commit, for the removals that have gathered, and happens on the thread
@@ -167,15 +175,16 @@ impl Disk {
         if let Condition::Low(free) = self.condition() {
             return Err(StoreError::Full(free));
         }
-        self.write(chunks, Vec::new()).await
+        self.write(chunks, Vec::new()).await.map(drop)
     }
 
-    /// Keeps refused records. One that is kept already is not kept twice.
+    /// Keeps refused records, and says which of them that newly are: one that is kept already, since the process
+    /// died before its lane was noted to be done with it, is not kept twice.
     ///
     /// # Cancel safety
     ///
     /// As with [`append`](Self::append).
-    pub(super) async fn park(&self, parked: Vec<Parked>) -> Result<(), StoreError> {
+    pub(super) async fn park(&self, parked: Vec<Parked>) -> Result<Kept, StoreError> {
         self.write(parked.iter().flat_map(Parked::encode).collect(), Vec::new())
             .await
     }
@@ -193,12 +202,12 @@ impl Disk {
         let put = put.into_iter().map(Chunk::all_or_nothing).collect();
         let gone = which.into_iter();
         let gone = gone.map(|(lane, number)| Key::new(Kind::Parked, lane, number, 0));
-        self.write(put, gone.collect()).await
+        self.write(put, gone.collect()).await.map(drop)
     }
 
     /// Comes back once all that was handed over before is durable, what is done with included.
     pub(super) async fn sync(&self) -> Result<(), StoreError> {
-        self.write(Vec::new(), Vec::new()).await
+        self.write(Vec::new(), Vec::new()).await.map(drop)
     }
 
     /// Records are done with; nobody waits for that.
@@ -273,7 +282,7 @@ impl Disk {
         self.shared.recovery.lock().clone()
     }
 
-    async fn write(&self, put: Vec<Chunk>, gone: Vec<Key>) -> Result<(), StoreError> {
+    async fn write(&self, put: Vec<Chunk>, gone: Vec<Key>) -> Result<Kept, StoreError> {
         if let Condition::Failed(why) = self.condition() {
             return Err(StoreError::Poisoned(why));
         }
@@ -385,7 +394,7 @@ enum Command {
 struct Write {
     put: Vec<Chunk>,
     gone: Vec<Key>,
-    answer: oneshot::Sender<Result<(), StoreError>>,
+    answer: oneshot::Sender<Result<Kept, StoreError>>,
     room: OwnedSemaphorePermit,
 }
 

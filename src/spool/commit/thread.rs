@@ -15,7 +15,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Command, Condition, DiskOptions, Durability, Left, Shared, Write,
+    Command, Condition, DiskOptions, Durability, Kept, Left, Shared, Write,
     ledger::{Draft, Ledger},
     opening::{self, Ready},
     read::{parked, read},
@@ -219,16 +219,20 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let mut answers = Vec::with_capacity(writes.len());
         let mut rooms = Vec::with_capacity(writes.len());
         for write in writes {
+            let kept = match &self.state {
+                State::Open { ledger, .. } => ledger.newly_kept(&write.put),
+                State::Failed(_) => Kept::default(),
+            };
             draft.put.extend(write.put);
             draft.gone.extend(write.gone);
-            answers.push(write.answer);
+            answers.push((write.answer, kept));
             rooms.push(write.room);
         }
         let result = self.write_noting(draft);
         // First, so that who has the answer finds the room it took free again.
         drop(rooms);
-        for answer in answers {
-            let _ = answer.send(result.clone());
+        for (answer, kept) in answers {
+            let _ = answer.send(result.clone().map(|()| kept));
         }
     }
 
