@@ -43,7 +43,9 @@ pub(crate) fn carve(dir: &Path) -> Whole {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let numbered = name.strip_prefix("gen-").and_then(|n| n.parse::<u64>().ok());
+        let numbered = name
+            .strip_prefix("gen-")
+            .and_then(|n| n.parse::<u64>().ok());
         if numbered.is_none() {
             continue;
         }

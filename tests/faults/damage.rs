@@ -5,8 +5,8 @@ use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
     panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -18,9 +18,7 @@ use rand::{Rng as _, RngCore as _, rngs::SmallRng};
 use seawall::{chaos::wait_until, spool::OpenError};
 
 use crate::{
-    PLENTY, bounded,
-    carver,
-    dice,
+    PLENTY, bounded, carver, dice,
     far::Far,
     record::Record,
     seeds,
@@ -65,7 +63,9 @@ fn whatever_is_damaged_the_rest_comes_out_once_in_order_and_the_loss_is_known_to
             let what = format!("seed {seed} case {case}");
             let template = template.clone();
             let more = catch_unwind(AssertUnwindSafe(|| {
-                bounded(&what.clone(), async move { one(&template, &mut dice, &what).await })
+                bounded(&what.clone(), async move {
+                    one(&template, &mut dice, &what).await
+                })
             }));
             match more {
                 Ok(more) => figures.add(&more),
@@ -73,7 +73,12 @@ fn whatever_is_damaged_the_rest_comes_out_once_in_order_and_the_loss_is_known_to
             }
         }
     }
-    assert!(bad.is_empty(), "{} of {} cases: {bad:?}", bad.len(), figures.cases);
+    assert!(
+        bad.is_empty(),
+        "{} of {} cases: {bad:?}",
+        bad.len(),
+        figures.cases
+    );
     assert_eq!(panics.load(Relaxed), 0, "a thread of the spool panicked");
     println!(
         "damage: {} cases {:?}; {} with loss: {} records and {} parked ones lost, all reported{}; \
@@ -83,7 +88,9 @@ fn whatever_is_damaged_the_rest_comes_out_once_in_order_and_the_loss_is_known_to
         figures.with_loss,
         figures.lost,
         figures.lost_parked,
-        if figures.inexact == 0 { String::new() } else {
+        if figures.inexact == 0 {
+            String::new()
+        } else {
             format!(" ({} where the counts were gone too)", figures.inexact)
         },
         figures.delivered,
@@ -127,10 +134,17 @@ async fn one(template: &Template, dice: &mut SmallRng, what: &str) -> Figures {
     let real = (truth.waiting.len() - expected.len()) as u64;
     let real_parked = truth.parked.difference(&whole.parked).count() as u64;
     // What there must be is known from CLEAN, or else from the newest stamp.
-    let counts_are_there =
-        !names.iter().any(|name| name.ends_with("CLEAN")) || (real == 0 && real_parked == 0 && done.len() == 1);
+    let counts_are_there = !names.iter().any(|name| name.ends_with("CLEAN"))
+        || (real == 0 && real_parked == 0 && done.len() == 1);
 
-    refused_if_strict(&path, &far, real + real_parked > 0 && counts_are_there, counts_are_there, &what).await;
+    refused_if_strict(
+        &path,
+        &far,
+        real + real_parked > 0 && counts_are_there,
+        counts_are_there,
+        &what,
+    )
+    .await;
 
     let before = far.delivered();
     let (spool, mut line) = match template::open(options(&path), &far).await {
@@ -140,16 +154,27 @@ async fn one(template: &Template, dice: &mut SmallRng, what: &str) -> Figures {
     let recovery = spool.recovery();
     if counts_are_there {
         let most = real + truth.uncertain;
-        assert!((real..=most).contains(&recovery.lost), "{what}: {recovery:?}, {real} to {most} are lost");
+        assert!(
+            (real..=most).contains(&recovery.lost),
+            "{what}: {recovery:?}, {real} to {most} are lost"
+        );
         assert_eq!(recovery.lost_parked, real_parked, "{what}: {recovery:?}");
     }
     assert_eq!(spool.stats().lost, recovery.lost, "{what}");
     if recovery.has_loss() && recovery.damaged_chunks > 0 {
         let kept = fs::read_dir(path.join("quarantine")).unwrap().count() as u64;
-        assert!(kept >= recovery.damaged_chunks, "{what}: {kept} in quarantine, {recovery:?}");
+        assert!(
+            kept >= recovery.damaged_chunks,
+            "{what}: {kept} in quarantine, {recovery:?}"
+        );
     }
     far.take(u64::MAX / 2);
-    if wait_until("an empty spool", PLENTY, || async { spool.stats().records == 0 }).await.is_err() {
+    if wait_until("an empty spool", PLENTY, || async {
+        spool.stats().records == 0
+    })
+    .await
+    .is_err()
+    {
         panic!("{what}: does not drain: {:?}", spool.stats());
     }
     let parked = spool.parked(usize::MAX).await.unwrap();
@@ -162,7 +187,10 @@ async fn one(template: &Template, dice: &mut SmallRng, what: &str) -> Figures {
     let still = truth.parked.intersection(&whole.parked);
     for place in still {
         let mut there = parked.iter().map(|parked| (parked.lane(), parked.number()));
-        assert!(there.any(|other| other == *place), "{what}: {place:?} was parked");
+        assert!(
+            there.any(|other| other == *place),
+            "{what}: {place:?} was parked"
+        );
     }
     let delivered = check_delivered(&far, &before, &expected, &parked_ids(&parked), &what);
     far.take(0);
@@ -172,13 +200,20 @@ async fn one(template: &Template, dice: &mut SmallRng, what: &str) -> Figures {
     let _ = spool.shutdown(Duration::ZERO).await.unwrap();
     drop((spool, line));
     far.take(1);
-    let (spool, _line) = template::open(options(&path).with_strict(true), &far).await.unwrap();
-    let again = spool.recovery();
-    assert!(!again.has_loss() && again.clean, "{what}: reported twice: {again:?}");
-    assert_eq!(again.parked, parked.len() as u64, "{what}");
-    wait_until("the last record", PLENTY, || async { spool.stats().records == 0 })
+    let (spool, _line) = template::open(options(&path).with_strict(true), &far)
         .await
         .unwrap();
+    let again = spool.recovery();
+    assert!(
+        !again.has_loss() && again.clean,
+        "{what}: reported twice: {again:?}"
+    );
+    assert_eq!(again.parked, parked.len() as u64, "{what}");
+    wait_until("the last record", PLENTY, || async {
+        spool.stats().records == 0
+    })
+    .await
+    .unwrap();
     assert_eq!(far.damaged(), 0, "{what}");
     Figures {
         cases: 1,
@@ -242,21 +277,29 @@ async fn refused_if_strict(path: &Path, far: &Far, has_loss: bool, is_sure: bool
                 .map(|(name, _)| name)
                 .chain(after.keys().filter(|name| !before.contains_key(*name)))
                 .collect();
-            assert!(changed.is_empty(), "{what}: refused, and changed {changed:?}");
+            assert!(
+                changed.is_empty(),
+                "{what}: refused, and changed {changed:?}"
+            );
         }
         Err(error) => panic!("{what}: {error}"),
         Ok((spool, line)) => {
             assert!(!has_loss || !is_sure, "{what}: a strict spool opens");
             drop((spool, line));
             // Put back what was there.
-            wait_until("the lock", PLENTY, || async { restore(path, &before) }).await.unwrap();
+            wait_until("the lock", PLENTY, || async { restore(path, &before) })
+                .await
+                .unwrap();
         }
     }
 }
 
 /// Once nobody has it open any more.
 fn restore(path: &Path, before: &BTreeMap<PathBuf, Option<Vec<u8>>>) -> bool {
-    let lock = OpenOptions::new().write(true).open(path.join("LOCK")).unwrap();
+    let lock = OpenOptions::new()
+        .write(true)
+        .open(path.join("LOCK"))
+        .unwrap();
     if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
         return false;
     }
@@ -279,7 +322,10 @@ async fn crashed_and_opened(path: &Path, copy: &Path, far: &Far, what: &str) {
     template::copy(path, copy);
     let (spool, line) = template::open(options(copy), far).await.unwrap();
     let recovery = spool.recovery();
-    assert!(!recovery.has_loss() && !recovery.clean, "{what}: after a crash: {recovery:?}");
+    assert!(
+        !recovery.has_loss() && !recovery.clean,
+        "{what}: after a crash: {recovery:?}"
+    );
     assert_eq!(recovery.records, 1, "{what}: {recovery:?}");
     drop((spool, line));
 }
@@ -293,7 +339,11 @@ fn hurt(path: &Path, dice: &mut SmallRng) -> (Damage, String) {
         .map(|(name, _)| name)
         .collect();
     // Most of it is where the records are.
-    let stores: Vec<_> = files.iter().filter(|name| name.ends_with("db")).cloned().collect();
+    let stores: Vec<_> = files
+        .iter()
+        .filter(|name| name.ends_with("db"))
+        .cloned()
+        .collect();
     for _ in 0..4 {
         files.extend_from_slice(&stores);
     }
@@ -337,7 +387,10 @@ fn hurt(path: &Path, dice: &mut SmallRng) -> (Damage, String) {
                 fs::rename(&other, &file).unwrap();
             }
             fs::rename(&aside, &other).unwrap();
-            return (Damage::Swapped, format!("{} with {}", name(&file), name(&other)));
+            return (
+                Damage::Swapped,
+                format!("{} with {}", name(&file), name(&other)),
+            );
         }
         14 => {
             let generation = stores[dice.random_range(0..stores.len())].parent().unwrap();
@@ -360,7 +413,9 @@ fn write(file: &Path, bytes: &[u8], at: u64) {
 /// Where some of its blocks begin.
 fn blocks(size: u64, dice: &mut SmallRng) -> Vec<u64> {
     let all = size.div_ceil(4096);
-    (0..dice.random_range(1..4)).map(|_| dice.random_range(0..all) * 4096).collect()
+    (0..dice.random_range(1..4))
+        .map(|_| dice.random_range(0..all) * 4096)
+        .collect()
 }
 
 impl Figures {

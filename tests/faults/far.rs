@@ -60,7 +60,11 @@ impl Far {
         let mut state = self.0.lock();
         let last = state.last.entry(lane).or_default();
         *last = number.max(*last);
-        state.delivered.entry(queue.to_owned()).or_default().push(id);
+        state
+            .delivered
+            .entry(queue.to_owned())
+            .or_default()
+            .push(id);
     }
 
     /// What it has been given, by queue.
@@ -121,7 +125,11 @@ impl Far {
                     let queue = delivered.entry(batch.queue().to_owned()).or_default();
                     queue.push(id);
                     if *tells {
-                        println!("@ delivered {} {} {number} {id}", batch.queue(), batch.lane());
+                        println!(
+                            "@ delivered {} {} {number} {id}",
+                            batch.queue(),
+                            batch.lane()
+                        );
                     }
                 }
                 None => *damaged += 1,

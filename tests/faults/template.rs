@@ -60,7 +60,10 @@ pub(crate) async fn open(
 
 /// Hands records in, in order, and waits for their receipts.
 pub(crate) async fn hand_in(line: &mut Line, records: Vec<Record>) -> Vec<(LaneId, u64)> {
-    let receipts: Vec<_> = records.into_iter().map(|record| line.call(record)).collect();
+    let receipts: Vec<_> = records
+        .into_iter()
+        .map(|record| line.call(record))
+        .collect();
     let receipts = join_all(receipts).await.into_iter();
     receipts
         .map(|receipt| {
@@ -102,7 +105,9 @@ impl Template {
             let _ = spool.shutdown(Duration::ZERO).await.unwrap();
             drop(line);
         }
-        truth.waiting.retain(|(lane, number), _| *number > far.last(*lane));
+        truth
+            .waiting
+            .retain(|(lane, number), _| *number > far.last(*lane));
         let (spool, line) = open(options(&path), &far).await.unwrap();
         for parked in spool.parked(usize::MAX).await.unwrap() {
             let place = (parked.lane(), parked.number());

@@ -33,7 +33,9 @@ async fn tail(padding: usize) -> Tail {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spool");
     let (spool, mut line) = template::open(options(&path), &Far::out()).await.unwrap();
-    let mut records: Vec<_> = (1..=20).map(|id| Record::new("queue", id, true, 100)).collect();
+    let mut records: Vec<_> = (1..=20)
+        .map(|id| Record::new("queue", id, true, 100))
+        .collect();
     let later = records.split_off(10);
     hand_in(&mut line, records).await;
     hand_in(&mut line, later).await;
@@ -42,7 +44,10 @@ async fn tail(padding: usize) -> Tail {
     drop((spool, line));
     let file = dir.path().join("crashed/gen-1/db");
     let all = chunks(&fs::read(&file).unwrap());
-    let chunk = all.iter().max_by_key(|chunk| (chunk.commit, chunk.begin)).unwrap();
+    let chunk = all
+        .iter()
+        .max_by_key(|chunk| (chunk.commit, chunk.begin))
+        .unwrap();
     Tail {
         records: 20,
         chunk: chunk.clone(),
@@ -64,24 +69,39 @@ enum Tear {
 async fn tear_and_open(tail: &Tail, at: usize, tear: Tear) {
     let path = tail.dir.path().join(format!("torn-{at}-{tear:?}"));
     template::copy(&tail.dir.path().join("crashed"), &path);
-    let file = path.join(tail.file.strip_prefix(tail.dir.path().join("crashed")).unwrap());
+    let file = path.join(
+        tail.file
+            .strip_prefix(tail.dir.path().join("crashed"))
+            .unwrap(),
+    );
     hurt(&file, at, tear);
-    let is_whole = chunks(&fs::read(&file).unwrap()).iter().any(|chunk| chunk.begin == tail.chunk.begin);
+    let is_whole = chunks(&fs::read(&file).unwrap())
+        .iter()
+        .any(|chunk| chunk.begin == tail.chunk.begin);
     let far = Far::out();
     let (spool, line) = match template::open(options(&path).with_strict(true), &far).await {
         Ok(opened) => opened,
         Err(error) => panic!("{tear:?} at {at}: {error}"),
     };
     let recovery = spool.recovery();
-    assert!(!recovery.has_loss() && !recovery.clean, "{tear:?} at {at}: {recovery:?}");
+    assert!(
+        !recovery.has_loss() && !recovery.clean,
+        "{tear:?} at {at}: {recovery:?}"
+    );
     far.take(u64::MAX);
-    wait_until("an empty spool", PLENTY, || async { spool.stats().records == 0 })
-        .await
-        .unwrap();
+    wait_until("an empty spool", PLENTY, || async {
+        spool.stats().records == 0
+    })
+    .await
+    .unwrap();
     let mut expected: Vec<u64> = (1..=20).collect();
     expected.extend(is_whole.then_some(21));
     assert_eq!(expected.len() as u64, tail.records + u64::from(is_whole));
-    assert_eq!(far.delivered().remove("queue"), Some(expected), "{tear:?} at {at}");
+    assert_eq!(
+        far.delivered().remove("queue"),
+        Some(expected),
+        "{tear:?} at {at}"
+    );
     assert_eq!(far.damaged(), 0);
     let _ = spool.shutdown(Duration::ZERO).await.unwrap();
     drop(line);
@@ -118,7 +138,10 @@ fn a_torn_tail_at_any_byte_costs_the_last_write_alone() {
         }
         opened
     });
-    println!("torn tails: {opened} spools opened, none has lost more than its last write, in {:?}", begun.elapsed());
+    println!(
+        "torn tails: {opened} spools opened, none has lost more than its last write, in {:?}",
+        begun.elapsed()
+    );
 }
 
 /// It has eleven parts; the whole of it is one commit.
@@ -140,5 +163,8 @@ fn a_torn_tail_in_any_part_of_a_long_record_costs_that_record_alone() {
         }
         opened
     });
-    println!("torn long tails: {opened} spools opened, none has lost more than its last write, in {:?}", begun.elapsed());
+    println!(
+        "torn long tails: {opened} spools opened, none has lost more than its last write, in {:?}",
+        begun.elapsed()
+    );
 }
