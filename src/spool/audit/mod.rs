@@ -6,17 +6,16 @@
 //! in order there is none such, and [`Clean`] has the counts.
 
 mod report;
-#[cfg(test)]
-mod tests;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 pub use self::report::{LaneLoss, Recovery};
 use super::{
-    chunk::{Frame, Key, Kind, LaneId, Mark, Stamp},
+    chunk::{Frame, Key, Kind, LaneId, Stamp, Void, Voids},
     commit::{Left, LeftLane},
     dir::Clean,
 };
@@ -31,7 +30,9 @@ pub(super) struct Audit {
     lanes: BTreeMap<LaneId, History>,
     /// The newest stamps, by commit.
     commits: BTreeMap<u64, Stamp>,
-    voids: BTreeSet<Void>,
+    voids: Voids,
+    /// The oldest commit of which anything is there, be it a part of a record.
+    oldest: Option<u64>,
 }
 
 /// One chunk.
@@ -42,10 +43,17 @@ pub(super) struct Found {
     pub(super) bytes: u32,
     parts: u16,
     all_or_nothing: bool,
-    commit: u64,
+    pub(super) commit: u64,
     written_ms: u64,
     acknowledged: u64,
     refused: u32,
+}
+
+impl Found {
+    /// Whether they are parts of the same.
+    fn is_with(&self, other: &Self) -> bool {
+        self.key.first_part() == other.key.first_part() && self.commit == other.commit
+    }
 }
 
 /// What the chunks of a lane say about it.
@@ -54,14 +62,6 @@ struct History {
     queue: usize,
     /// By commit, the newest ones.
     stamps: BTreeMap<u64, Stamp>,
-}
-
-/// Commits that do not count, from the first to before the last: see [`Mark`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Void {
-    from: u64,
-    before: u64,
-    withdrawn: bool,
 }
 
 /// What is there, what is missing, and how to go on.
@@ -74,8 +74,12 @@ pub(super) struct Verdict {
     pub(super) parked: BTreeSet<(LaneId, u64)>,
     /// The last commit that was heard of.
     pub(super) commit: u64,
-    /// What is to be written before anything else, if something has to be.
-    pub(super) mark: Option<Mark>,
+    /// The commits that do not count.
+    pub(super) voids: Voids,
+    /// That is to be written before anything else.
+    pub(super) is_news: bool,
+    /// The lanes whose own stamps are not what is there now: to be said again next.
+    pub(super) again: Vec<LaneId>,
     pub(super) recovery: Recovery,
 }
 
@@ -83,6 +87,7 @@ impl Audit {
     /// Takes note of a chunk. The same one may be shown any number of times.
     pub(super) fn see(&mut self, frame: &Frame) {
         let commit = frame.stamp.commit;
+        self.oldest = Some(self.oldest.map_or(commit, |oldest| oldest.min(commit)));
         keep_newest(&mut self.commits, frame.stamp);
         let queue = frame.queue();
         let lane = self.lanes.entry(frame.key.lane()).or_default();
@@ -96,15 +101,7 @@ impl Audit {
                 }
             } + 1;
         }
-        if let Some(mark) = Mark::of(frame)
-            && mark.void_from > 0
-        {
-            self.voids.insert(Void {
-                from: mark.void_from,
-                before: commit,
-                withdrawn: mark.withdrawn,
-            });
-        }
+        self.voids.extend(&Voids::said_by(frame));
         self.found.push(Found {
             key: frame.key,
             count: frame.count,
@@ -122,8 +119,16 @@ impl Audit {
     /// missing. The parts of a record are of one generation.
     pub(super) fn end_generation(&mut self) -> &[Found] {
         let mut seen = self.found.split_off(self.generation);
-        once(&mut seen);
-        let mut seen = whole(&seen);
+        seen.sort_unstable_by_key(|chunk| {
+            let (commit, part) = (Reverse(chunk.commit), chunk.key.part());
+            (chunk.key.first_part(), commit, part)
+        });
+        seen.dedup_by_key(|chunk| (chunk.key, chunk.commit));
+        let written = seen.chunk_by(|a, b| a.is_with(b));
+        let whole = written.filter(|parts| parts.len() == usize::from(parts[0].parts));
+        let mut seen: Vec<Found> = whole.flatten().copied().collect();
+        // However often a write has failed, the stamps before it stay known.
+        self.forget_void_stamps();
         let begin = self.found.len();
         self.found.append(&mut seen);
         self.generation = self.found.len();
@@ -132,157 +137,169 @@ impl Audit {
 
     /// What follows from it all. `withdraw_from` is the commit that failed, if the process is the same.
     pub(super) fn conclude(mut self, clean: Option<&Clean>, withdraw_from: Option<u64>) -> Verdict {
-        let newest = self
-            .commits
-            .last_key_value()
-            .map_or(0, |(commit, _)| *commit);
-        let mut found = std::mem::take(&mut self.found);
-        let commit = newest.max(clean.map_or(0, |clean| clean.commit));
-        let mut mark = None;
-        if let Some(from) = withdraw_from.filter(|from| *from <= newest) {
-            mark = Some(Mark {
-                void_from: from,
-                withdrawn: true,
-            });
-        } else if clean.is_none() && self.is_torn(newest, &found) {
-            mark = Some(Mark {
-                void_from: newest,
-                withdrawn: false,
-            });
-        }
-        if let Some(mark) = mark {
-            self.voids.insert(Void {
-                from: mark.void_from,
+        let newest = self.last();
+        let closed = clean.map_or(0, |clean| clean.commit);
+        // What has failed may still come to be there.
+        let commit = newest.max(closed).max(withdraw_from.unwrap_or(0));
+        let is_in_part = withdraw_from.is_none() && self.is_in_part(newest);
+        // What was closed was whole, and has been damaged since.
+        let is_torn = is_in_part && clean.is_none();
+        if let Some(from) = withdraw_from.or(is_torn.then_some(newest)) {
+            self.voids.add(Void {
+                from,
                 before: commit + 1,
-                withdrawn: mark.withdrawn,
+                withdrawn: withdraw_from.is_some(),
             });
         }
-        once(&mut found);
-        found.retain(|chunk| self.counts(chunk));
-        let torn_before = self
-            .voids
-            .iter()
-            .map(|void| (void.from, void.before))
-            .collect::<Vec<_>>();
-        let is_void = |commit: u64| {
-            torn_before
-                .iter()
-                .any(|(from, before)| (*from..*before).contains(&commit))
-        };
+        self.forget_void_stamps();
+        let unsaid = clean.map_or_else(Vec::new, |clean| self.unsaid(clean));
+        for (lane, ..) in clean.iter().flat_map(|clean| &clean.lanes) {
+            self.lanes.entry(*lane).or_default();
+        }
+        let found = self.what_counts();
 
         let mut verdict = Verdict {
             commit,
-            mark,
+            // Also so that the newest commit is there, and whole.
+            is_news: is_in_part || withdraw_from.is_some() || newest < closed,
+            lanes: self.how_far(clean),
             ..Verdict::default()
         };
-        let none: Arc<str> = Arc::from("");
-        for (lane, history) in &self.lanes {
-            let stamps = history
-                .stamps
-                .values()
-                .filter(|stamp| !is_void(stamp.commit));
-            let mut done = stamps.map(|stamp| stamp.done).max().unwrap_or(0);
-            if let Some(clean) = clean.and_then(|clean| clean.lane(*lane)) {
-                done = done.max(clean.1);
-            }
-            let queue = history
-                .queue
-                .checked_sub(1)
-                .map_or(&none, |at| &self.queues[at]);
-            verdict.left.done.insert(*lane, done);
-            verdict.lanes.insert(*lane, (queue.clone(), done));
-        }
-        let mut counted = BTreeMap::<LaneId, u64>::new();
-        let mut counted_parked = 0;
-        let gone: BTreeMap<(LaneId, u64), u64> = found
-            .iter()
-            .filter(|chunk| chunk.key.kind() == Kind::Gone)
-            .map(|chunk| ((chunk.key.lane(), chunk.key.number()), chunk.commit))
-            .collect();
-        for parts in found.chunk_by(|a, b| a.key.first_part() == b.key.first_part()) {
-            let head = parts[0];
-            // One that was written again may have fewer parts than before.
-            let parts: Vec<_> = parts
-                .iter()
-                .filter(|part| part.commit == head.commit)
-                .collect();
-            let is_whole = head.key.part() == 0 && parts.len() == usize::from(head.parts);
-            if !is_whole {
-                continue;
-            }
-            let bytes = parts.iter().map(|part| u64::from(part.bytes)).sum();
-            let id = (head.key.lane(), head.key.number());
-            match head.key.kind() {
-                Kind::Waiting => {
-                    if let Some(records) = verdict.add_waiting(&head, bytes)
-                        && !is_void(head.commit)
-                    {
-                        *counted.entry(id.0).or_default() += records;
-                    }
-                }
-                Kind::Parked if gone.get(&id).is_none_or(|at| *at < head.commit) => {
-                    verdict.parked.insert(id);
-                    verdict.left.parked += 1;
-                    verdict.left.parked_bytes += bytes;
-                    counted_parked += u64::from(!is_void(head.commit));
-                }
-                _ => {}
-            }
-        }
-        self.find_loss(clean, &is_void, &counted, counted_parked, &mut verdict);
-        verdict.recovery.clean = clean.is_some();
-        verdict.recovery.torn = mark.is_some_and(|mark| !mark.withdrawn);
-        verdict.recovery.records = verdict.left.lanes.iter().map(|lane| lane.records).sum();
-        verdict.recovery.parked = verdict.left.parked;
-        if verdict.mark.is_none() && verdict.recovery.has_loss() {
-            // So that it is reported once.
-            verdict.mark = Some(Mark::default());
-        }
+        let done = verdict.lanes.iter().map(|(lane, (_, done))| (*lane, *done));
+        verdict.left.done = done.collect();
+        let there = self.take_stock(&found, clean.is_some(), &mut verdict);
+        self.find_loss(clean, &there, &mut verdict);
+        let recovery = &mut verdict.recovery;
+        recovery.clean = clean.is_some();
+        recovery.torn = is_torn;
+        recovery.records = verdict.left.lanes.iter().map(|lane| lane.records).sum();
+        recovery.parked = verdict.left.parked;
+        // So that a loss is reported once, and what was found out is not lost with `CLEAN`.
+        verdict.is_news |= recovery.has_loss() || !unsaid.is_empty();
+        let lost = recovery.lanes.iter().map(|loss| loss.lane);
+        verdict.again.extend(lost.chain(unsaid));
+        verdict.voids = self.voids;
         verdict
     }
 
     /// Whether the newest commit is there only in part.
-    fn is_torn(&self, newest: u64, found: &[Found]) -> bool {
+    fn is_in_part(&self, newest: u64) -> bool {
         let Some(stamp) = self.commits.get(&newest) else {
             return false;
         };
-        let keys: BTreeSet<Key> = found
-            .iter()
-            .filter(|chunk| chunk.commit == newest)
-            .map(|chunk| chunk.key)
-            .collect();
+        let there = self.found.iter().filter(|chunk| chunk.commit == newest);
+        let keys: BTreeSet<Key> = there.map(|chunk| chunk.key).collect();
         keys.len() < stamp.chunks as usize
     }
 
-    /// Records that were written count, if nobody was told that they failed; all else only if its commit
-    /// does.
-    fn counts(&self, chunk: &Found) -> bool {
-        let mut voids = self
-            .voids
-            .iter()
-            .filter(|void| (void.from..void.before).contains(&chunk.commit));
-        match chunk.key.kind() {
-            Kind::Waiting | Kind::Parked if !chunk.all_or_nothing => {
-                voids.all(|void| !void.withdrawn)
-            }
-            _ => voids.next().is_none(),
+    /// The last commit that counts.
+    fn last(&self) -> u64 {
+        self.commits.keys().next_back().copied().unwrap_or(0)
+    }
+
+    fn forget_void_stamps(&mut self) {
+        self.commits.retain(|commit, _| !self.voids.has(*commit));
+        for lane in self.lanes.values_mut() {
+            lane.stamps.retain(|commit, _| !self.voids.has(*commit));
         }
     }
 
-    /// Compares what was counted with what the last close, or the newest stamp that counts, says.
-    fn find_loss(
-        &self,
-        clean: Option<&Clean>,
-        is_void: &dyn Fn(u64) -> bool,
-        counted: &BTreeMap<LaneId, u64>,
-        counted_parked: u64,
-        verdict: &mut Verdict,
-    ) {
-        let newest = self
-            .commits
-            .values()
-            .rev()
-            .find(|stamp| !is_void(stamp.commit));
+    /// The lanes that were closed in another state than their stamps say: these are damaged.
+    fn unsaid(&self, clean: &Clean) -> Vec<LaneId> {
+        let lanes = clean.lanes.iter().filter(|(lane, waiting, done)| {
+            self.lanes.get(lane).is_some_and(|history| {
+                let stamp = history.stamps.values().next_back();
+                stamp.map_or((0, 0), |it| (it.lane_waiting, it.done)) != (*waiting, *done)
+            })
+        });
+        lanes.map(|(lane, ..)| *lane).collect()
+    }
+
+    /// In the order of the keys: of each those first that the stamps know of, the newest first.
+    fn what_counts(&mut self) -> Vec<Found> {
+        let mut found = std::mem::take(&mut self.found);
+        if let Some(oldest) = self.oldest {
+            self.voids.forget_before(oldest);
+        }
+        found.retain(|chunk| {
+            self.voids
+                .let_count(chunk.key.kind(), chunk.all_or_nothing, chunk.commit)
+        });
+        let last = self.last();
+        found.sort_unstable_by_key(|chunk| {
+            let is_behind = chunk.commit > last;
+            let (commit, part) = (Reverse(chunk.commit), chunk.key.part());
+            (chunk.key.first_part(), is_behind, commit, part)
+        });
+        found.dedup_by_key(|chunk| (chunk.key, chunk.commit));
+        found
+    }
+
+    /// How far each lane is done with.
+    fn how_far(&self, clean: Option<&Clean>) -> BTreeMap<LaneId, (Arc<str>, u64)> {
+        let lanes = self.lanes.iter().map(|(id, lane)| {
+            let said = lane.stamps.values().map(|stamp| stamp.done).max();
+            let closed = clean.and_then(|clean| clean.lane(*id));
+            let done = said.unwrap_or(0).max(closed.map_or(0, |(_, done)| done));
+            let queue = lane.queue.checked_sub(1);
+            let queue = queue.map_or_else(|| "".into(), |at| self.queues[at].clone());
+            (*id, (queue, done))
+        });
+        lanes.collect()
+    }
+
+    /// Adds all that is there to the verdict, and says how much of it the stamps know of.
+    fn take_stock(&self, found: &[Found], is_clean: bool, verdict: &mut Verdict) -> Stock {
+        let mut gone = BTreeMap::<(LaneId, u64), u64>::new();
+        for chunk in found.iter().filter(|it| it.key.kind() == Kind::Gone) {
+            let at = gone
+                .entry((chunk.key.lane(), chunk.key.number()))
+                .or_default();
+            *at = chunk.commit.max(*at);
+        }
+        // What a torn commit has left is behind the stamps that count.
+        let knows = |stamps: &BTreeMap<u64, Stamp>, commit| {
+            is_clean || stamps.keys().next_back().is_some_and(|at| *at >= commit)
+        };
+        let mut there = Stock::default();
+        for same in found.chunk_by(|a, b| a.key.first_part() == b.key.first_part()) {
+            let id = (same[0].key.lane(), same[0].key.number());
+            let mut written = same.chunk_by(|a, b| a.is_with(b));
+            let there_is = written.find(|parts| {
+                let gone = gone.get(&id).filter(|at| **at >= parts[0].commit);
+                parts[0].key.kind() != Kind::Parked || gone.is_none()
+            });
+            let Some(parts) = there_is else { continue };
+            let head = parts[0];
+            let bytes = parts.iter().map(|part| u64::from(part.bytes)).sum();
+            let is_known = knows(&self.commits, head.commit);
+            match head.key.kind() {
+                Kind::Waiting => {
+                    let records = verdict.add_waiting(&head, bytes);
+                    if is_known {
+                        there.waiting += records;
+                    }
+                    if knows(&self.lanes[&id.0].stamps, head.commit) {
+                        *there.lanes.entry(id.0).or_default() += records;
+                    } else if records > 0 && verdict.again.last() != Some(&id.0) {
+                        verdict.again.push(id.0);
+                    }
+                }
+                Kind::Parked => {
+                    verdict.parked.insert(id);
+                    verdict.left.parked += 1;
+                    verdict.left.parked_bytes += bytes;
+                    there.parked += u64::from(is_known);
+                }
+                Kind::Mark | Kind::Gone => {}
+            }
+        }
+        there
+    }
+
+    /// Compares what is there with what the last close, or the newest stamp that counts, says.
+    fn find_loss(&self, clean: Option<&Clean>, there: &Stock, verdict: &mut Verdict) {
+        let newest = self.commits.values().next_back();
         let (waiting, parked) = match (clean, newest) {
             (Some(clean), _) => (clean.waiting, clean.parked),
             (None, Some(stamp)) => (stamp.waiting, stamp.parked),
@@ -290,16 +307,12 @@ impl Audit {
         };
         let mut attributed = 0;
         for (lane, history) in &self.lanes {
-            let stamp = history
-                .stamps
-                .values()
-                .rev()
-                .find(|stamp| !is_void(stamp.commit));
+            let stamp = history.stamps.values().next_back();
             let expected = match clean {
                 Some(clean) => clean.lane(*lane).map_or(0, |(waiting, _)| waiting),
                 None => stamp.map_or(0, |stamp| stamp.lane_waiting),
             };
-            let there = counted.get(lane).copied().unwrap_or(0);
+            let there = there.lanes.get(lane).copied().unwrap_or(0);
             let lost = expected.saturating_sub(there);
             if lost > 0 {
                 attributed += lost;
@@ -311,21 +324,30 @@ impl Audit {
                 });
             }
         }
-        let all: u64 = counted.values().sum();
-        verdict.recovery.lost = waiting.saturating_sub(all).max(attributed);
-        verdict.recovery.lost_parked = parked.saturating_sub(counted_parked);
+        verdict.recovery.lost = waiting.saturating_sub(there.waiting).max(attributed);
+        verdict.recovery.lost_parked = parked.saturating_sub(there.parked);
     }
 }
 
+/// How much there is of what the stamps know of.
+#[derive(Default)]
+struct Stock {
+    waiting: u64,
+    lanes: BTreeMap<LaneId, u64>,
+    parked: u64,
+}
+
 impl Verdict {
-    /// Says how many of the chunk's records wait, if any do.
-    fn add_waiting(&mut self, chunk: &Found, bytes: u64) -> Option<u64> {
+    /// Says how many of the chunk's records wait.
+    fn add_waiting(&mut self, chunk: &Found, bytes: u64) -> u64 {
         let lane = chunk.key.lane();
-        let (queue, done) = self.lanes.get(&lane)?;
+        let Some((queue, done)) = self.lanes.get(&lane) else {
+            return 0;
+        };
         let begin = chunk.key.number();
         let last = begin.saturating_add(u64::from(chunk.count.max(1)) - 1);
         if last <= *done {
-            return None;
+            return 0;
         }
         let first = begin.max(done + 1);
         let records = last - first + 1;
@@ -350,30 +372,8 @@ impl Verdict {
                 oldest_ms: chunk.written_ms,
             }),
         }
-        Some(records)
+        records
     }
-}
-
-/// In the order of the keys, and of each key the newest.
-fn once(found: &mut Vec<Found>) {
-    found.sort_unstable_by_key(|chunk| (chunk.key, std::cmp::Reverse(chunk.commit)));
-    found.dedup_by_key(|chunk| chunk.key);
-}
-
-/// What is there with all of its parts, of what is in the order of the keys.
-fn whole(found: &[Found]) -> Vec<Found> {
-    let mut whole = Vec::with_capacity(found.len());
-    for parts in found.chunk_by(|a, b| a.key.first_part() == b.key.first_part()) {
-        let head = parts[0];
-        // One that was written again may have fewer parts than before.
-        let parts = parts.iter().filter(|part| part.commit == head.commit);
-        let begin = whole.len();
-        whole.extend(parts);
-        if head.key.part() > 0 || whole.len() - begin != usize::from(head.parts) {
-            whole.truncate(begin);
-        }
-    }
-    whole
 }
 
 fn keep_newest(stamps: &mut BTreeMap<u64, Stamp>, stamp: Stamp) {
@@ -384,5 +384,5 @@ fn keep_newest(stamps: &mut BTreeMap<u64, Stamp>, stamp: Stamp) {
     }
 }
 
-/// More commits in a row than can be void.
+/// More commits in a row than one generation has that are void.
 const MOST_STAMPS: usize = 64;

@@ -59,7 +59,7 @@ pub(in crate::spool) enum Kind {
     Waiting = 1,
     /// A record that Redis refused.
     Parked = 2,
-    /// No record: see [`Mark`](super::Mark).
+    /// No record: see [`mark`](super::mark).
     Mark = 3,
     /// No record: the parked one with this number is gone.
     Gone = 4,

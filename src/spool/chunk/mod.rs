@@ -22,7 +22,7 @@ pub(super) use self::{
     gather::{Gather, Held, Whole},
     header::{FIXED, LONGEST, MAGIC, SpoolId, Stamp, whole_length},
     key::{Key, Kind},
-    mark::{Mark, gone},
+    mark::{Void, Voids, gone, mark},
     writer::Writer,
 };
 pub use self::{key::LaneId, parked::Parked};

@@ -9,7 +9,7 @@ use std::{
 use super::Done;
 use crate::spool::{
     audit::Verdict,
-    chunk::{Chunk, Key, Kind, LaneId, Mark, SpoolId, Stamp, gone},
+    chunk::{Chunk, Key, Kind, LaneId, SpoolId, Stamp, Voids, gone, mark},
     dir::Clean,
     parking::ParkedId,
     store::Live,
@@ -23,6 +23,8 @@ pub(super) struct Ledger {
     waiting: u64,
     lanes: BTreeMap<LaneId, Lane>,
     parked: BTreeSet<(LaneId, u64)>,
+    /// The commits before it that do not count.
+    voids: Voids,
 }
 
 #[derive(Clone, Debug)]
@@ -41,8 +43,8 @@ pub(super) struct Draft {
     pub(super) gone: Vec<Key>,
     /// Lanes whose state is to be said again.
     pub(super) again: Vec<LaneId>,
-    /// Something to be said by itself.
-    pub(super) mark: Option<Mark>,
+    /// Which commits do not count is to be said.
+    pub(super) voids: bool,
 }
 
 impl Draft {
@@ -62,7 +64,7 @@ impl Draft {
             && self.done.is_empty()
             && self.gone.is_empty()
             && self.again.is_empty()
-            && self.mark.is_none()
+            && !self.voids
     }
 }
 
@@ -93,6 +95,7 @@ impl Ledger {
             waiting,
             lanes,
             parked: verdict.parked.clone(),
+            voids: verdict.voids.clone(),
         }
     }
 
@@ -129,7 +132,7 @@ impl Ledger {
             done,
             gone: gone_keys,
             again,
-            mark,
+            voids,
         } = draft;
         let mut told: BTreeSet<LaneId> = again.into_iter().collect();
         for (id, done) in done {
@@ -154,15 +157,21 @@ impl Ledger {
             .filter(|chunk| chunk.key.kind() == Kind::Waiting)
             .map(|chunk| chunk.key.lane())
             .collect();
+        if voids {
+            // It has the place that a mark of this lane would have.
+            told.remove(&LaneId::NONE);
+        }
         for id in told.difference(&told_by_records) {
             if let Some(lane) = self.lanes.get(id) {
-                put.push(Mark::default().encode(*id, &lane.queue, self.commit));
+                put.push(mark(*id, &lane.queue, &Voids::default(), self.commit));
             }
         }
-        if let Some(mark) = mark {
-            put.push(mark.encode(LaneId::NONE, "", self.commit));
+        if voids {
+            put.push(mark(LaneId::NONE, "", &self.voids, self.commit));
         }
-        let chunks = u32::try_from(put.len()).unwrap_or(u32::MAX);
+        // What is said twice is there once.
+        let keys: BTreeSet<Key> = put.iter().map(|chunk| chunk.key).collect();
+        let chunks = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         for chunk in &mut put {
             let lane = self.lanes.get(&chunk.key.lane());
             let stamp = Stamp {

@@ -29,11 +29,11 @@ pub(super) struct Ready<S> {
 
 /// Opens the store and looks through it. A store that panics over what it finds is damaged.
 ///
-/// `withdraw_from` is the commit that has failed, if it is opened for that: its callers were told so.
+/// `failed` is what it is opened for, if it has been open before: the callers of that commit were told so.
 pub(super) fn open<S: Store>(
     options: &DiskOptions,
     open: &mut impl FnMut() -> Result<Opened<S>, OpenError>,
-    withdraw_from: Option<u64>,
+    failed: Option<&Failed>,
 ) -> Result<Ready<S>, OpenError> {
     let look = || {
         let Opened {
@@ -43,10 +43,10 @@ pub(super) fn open<S: Store>(
             id,
             set_aside,
         } = open()?;
-        let mut verdict = audit.conclude(clean.as_ref(), withdraw_from);
+        let mut verdict = audit.conclude(clean.as_ref(), failed.and_then(|failed| failed.commit));
         verdict.recovery.set_aside = set_aside;
         let lost = &verdict.recovery;
-        if options.strict && withdraw_from.is_none() && lost.has_loss() {
+        if options.strict && failed.is_none() && lost.has_loss() {
             return Err(OpenError::Loss {
                 path: options.path.clone(),
                 records: lost.lost,
@@ -56,7 +56,7 @@ pub(super) fn open<S: Store>(
         if verdict.recovery.has_loss() {
             verdict.recovery.damaged_chunks += store.keep_damaged();
         }
-        store.begin()?;
+        store.begin(&verdict.voids)?;
         let ledger = Ledger::new(id, &verdict);
         Ok(Ready {
             store,
@@ -117,11 +117,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     }
 
     fn open_again(&mut self, failed: Failed) {
-        let opened = open(
-            &self.options,
-            &mut self.open,
-            failed.commit.or(Some(u64::MAX)),
-        );
+        let opened = open(&self.options, &mut self.open, Some(&failed));
         let ready = match opened {
             Ok(ready) => ready,
             Err(error) => {
@@ -142,14 +138,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         } = ready;
         tell(&self.options, &verdict.recovery);
         if verdict.recovery.has_loss() {
-            *self.shared.recovery.lock() = verdict.recovery;
+            self.shared.recovery.lock().clone_from(&verdict.recovery);
         }
         self.state = State::Open { store, ledger };
-        let draft = Draft {
-            mark: verdict.mark,
-            ..Draft::default()
-        };
-        if self.settle_in(draft).is_ok() {
+        if self.settle_in(&verdict).is_ok() {
             self.options.metrics.poisoned.set(0);
             tracing::info!("the spool's disk works again");
         } else if let State::Failed(again) = &mut self.state {
@@ -160,14 +152,20 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         }
     }
 
-    /// The first write to a store that has just been opened, and the room that can be given back.
-    pub(super) fn settle_in(&mut self, draft: Draft) -> Result<(), StoreError> {
+    /// The first writes to a store that has just been opened, and the room that can be given back.
+    pub(super) fn settle_in(&mut self, verdict: &Verdict) -> Result<(), StoreError> {
         if let State::Open { store, .. } = &self.state {
             self.shared.pulse.set_poke(store.poke());
         }
-        // By itself, for it decides over the commits before it, and is to be there as a whole.
-        self.write(draft)?;
-        self.write_noting(Draft::default())?;
+        // Alone, so that what is decided over the commits before it is said as a whole or not at all.
+        self.write(Draft {
+            voids: verdict.is_news,
+            ..Draft::default()
+        })?;
+        self.write_noting(Draft {
+            again: verdict.again.clone(),
+            ..Draft::default()
+        })?;
         self.reclaim()?;
         self.shared.condition.send_replace(Condition::Fine);
         self.measure();

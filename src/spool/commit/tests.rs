@@ -3,6 +3,7 @@
 mod crash;
 mod disk;
 mod failing;
+mod history;
 mod model;
 
 use futures_util::{FutureExt, poll};

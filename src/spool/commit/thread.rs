@@ -21,7 +21,7 @@ use super::{
     read::{parked, read},
 };
 use crate::spool::{
-    chunk::{Chunk, Mark},
+    chunk::Chunk,
     error::{OpenError, StoreError},
     store::{Opened, Store},
 };
@@ -74,16 +74,18 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         };
         committer.options.metrics.poisoned.set(0);
         opening::tell(&committer.options, &verdict.recovery);
-        *committer.shared.recovery.lock() = verdict.recovery;
-        let draft = Draft {
-            mark: verdict.mark,
-            ..Draft::default()
-        };
-        committer.settle_in(draft).map_err(|error| OpenError::Io {
-            action: "write to",
-            path: committer.options.path.clone(),
-            source: std::io::Error::other(error),
-        })?;
+        committer
+            .shared
+            .recovery
+            .lock()
+            .clone_from(&verdict.recovery);
+        committer
+            .settle_in(&verdict)
+            .map_err(|error| OpenError::Io {
+                action: "write to",
+                path: committer.options.path.clone(),
+                source: std::io::Error::other(error),
+            })?;
         Ok((committer, verdict.left))
     }
 
@@ -319,7 +321,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             self.write(Draft {
                 again: reclaim.lanes.clone(),
                 gone: reclaim.gone.clone(),
-                mark: reclaim.others_stay.then(Mark::default),
+                voids: reclaim.others_stay,
                 ..Draft::default()
             })?;
             let State::Open { store, ledger } = &mut self.state else {

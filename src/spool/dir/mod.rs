@@ -77,10 +77,6 @@ impl Directory {
         Ok(directory)
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// `None` if the file that says it is damaged.
     pub(super) fn id(&self) -> Option<SpoolId> {
         self.format.id

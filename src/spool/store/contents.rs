@@ -7,7 +7,7 @@ use crate::spool::chunk::{Key, Kind, LaneId};
 
 /// The lanes and the parked records of a generation.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Contents {
+pub(in crate::spool) struct Contents {
     /// Lanes of which it says something, if only how many of their records waited once.
     told: BTreeSet<LaneId>,
     lanes: BTreeMap<LaneId, Extent>,
@@ -23,7 +23,7 @@ struct Extent {
 }
 
 impl Contents {
-    pub(super) fn add(&mut self, key: Key, records: u32, bytes: u64) {
+    pub(in crate::spool) fn add(&mut self, key: Key, records: u32, bytes: u64) {
         let (lane, first) = (key.lane(), key.number());
         self.told.insert(lane);
         match key.kind() {
@@ -43,6 +43,14 @@ impl Contents {
         }
     }
 
+    /// Nothing of it is wanted, but what its stamps say.
+    pub(super) fn only_told(&self) -> Self {
+        Self {
+            told: self.told.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Whether it says anything of this lane.
     pub(super) fn has(&self, lane: LaneId) -> bool {
         self.told.contains(&lane)
@@ -59,7 +67,7 @@ impl Contents {
     }
 
     /// Parked records that were here, and are gone.
-    pub(super) fn gone(&self, live: &dyn Live) -> Vec<Key> {
+    pub(in crate::spool) fn gone(&self, live: &dyn Live) -> Vec<Key> {
         let parked = self.parked.keys();
         let gone = parked.filter(|(lane, number)| !live.is_parked(*lane, *number));
         gone.map(|(lane, number)| Key::new(Kind::Parked, *lane, *number, 0))
@@ -67,7 +75,7 @@ impl Contents {
     }
 
     /// About how many bytes of it are still wanted; 0 exactly if none are.
-    pub(super) fn live_bytes(&self, live: &dyn Live) -> u64 {
+    pub(in crate::spool) fn live_bytes(&self, live: &dyn Live) -> u64 {
         let waiting = self.lanes.iter().map(|(lane, extent)| {
             let done = live.done(*lane);
             if done >= extent.last {
@@ -88,7 +96,7 @@ impl Contents {
     }
 
     /// The first number of the lane that is here, if there are any from `from` on.
-    pub(super) fn first(&self, kind: Kind, lane: LaneId, from: u64) -> Option<u64> {
+    pub(in crate::spool) fn first(&self, kind: Kind, lane: LaneId, from: u64) -> Option<u64> {
         match kind {
             Kind::Waiting => {
                 let extent = self.lanes.get(&lane)?;

@@ -1,6 +1,13 @@
 //! The real store: one generation to append to, and those before it.
 
-use std::{cell::RefCell, fs::File, io, ops::ControlFlow, path::Path, sync::Arc};
+use std::{
+    cell::RefCell,
+    fs::File,
+    io,
+    ops::{ControlFlow, RangeInclusive},
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -14,7 +21,7 @@ use super::{
 };
 use crate::spool::{
     audit::Audit,
-    chunk::{Chunk, Key, Kind, LaneId, SpoolId},
+    chunk::{Chunk, Key, Kind, LaneId, SpoolId, Voids},
     dir::{Clean, Directory, Space, failed},
     error::{OpenError, StoreError},
 };
@@ -44,8 +51,15 @@ impl Opener {
             match Carved::read(&path, &mut id, &mut audit) {
                 Ok(Some(carved)) => {
                     damaged.extend(carved.broken.iter().map(|offset| (*number, *offset)));
+                    if clean.is_none() {
+                        // What is seen may be in the system's memory only, and is relied on from here on.
+                        let synced = carved.file.sync_data();
+                        synced.map_err(failed("sync", &path))?;
+                    }
                     let found = Sealed::new(*number, carved.contents, carved.file, carved.id);
-                    sealed.push(found.map_err(failed("look at", &path))?);
+                    let mut found = found.map_err(failed("look at", &path))?;
+                    found.commits = carved.commits;
+                    sealed.push(found);
                 }
                 Ok(None) => empty.push(*number),
                 Err(error) if self.strict => return Err(failed("read", &path)(error)),
@@ -82,6 +96,7 @@ impl Opener {
 struct Carved {
     file: File,
     contents: Contents,
+    commits: RangeInclusive<u64>,
     broken: Vec<u64>,
     id: SpoolId,
 }
@@ -105,14 +120,18 @@ impl Carved {
         *id = known;
         let found = audit.end_generation();
         let mut contents = Contents::default();
+        let (mut first, mut last) = (u64::MAX, 0);
         for chunk in found {
             contents.add(chunk.key, chunk.count, chunk.bytes.into());
+            first = first.min(chunk.commit);
+            last = last.max(chunk.commit);
         }
         Ok(known
             .filter(|_| !is_empty || !broken.is_empty())
             .map(|id| Self {
                 file,
                 contents,
+                commits: first..=last,
                 broken,
                 id,
             }))
@@ -212,7 +231,15 @@ impl Generations {
 }
 
 impl Store for Generations {
-    fn begin(&mut self) -> Result<(), OpenError> {
+    fn begin(&mut self, voids: &Voids) -> Result<(), OpenError> {
+        let voids = Arc::new(voids.clone());
+        for sealed in &mut self.sealed {
+            if voids.meet(&sealed.commits) {
+                let path = self.directory.generation(sealed.number);
+                let left_out = sealed.leave_out(&voids);
+                left_out.map_err(|error| failed("read", &path)(io::Error::other(error)))?;
+            }
+        }
         self.directory.remove_clean()?;
         if self.directory.id().is_none() {
             self.directory.restore_id(self.id)?;
@@ -273,48 +300,17 @@ impl Store for Generations {
     }
 
     fn reclaimable(&self, live: &dyn Live) -> Option<Reclaim> {
-        let wanted = self.sealed.iter();
-        let wanted: Vec<u64> = wanted
-            .map(|sealed| sealed.contents.live_bytes(live))
-            .collect();
-        let all = self
-            .active
-            .iter()
-            .map(|active| active.contents.live_bytes(live));
-        let all = all.chain(wanted.iter().copied()).sum::<u64>();
+        let sealed = self.sealed.iter();
+        let sizes = sealed.map(|sealed| (sealed.number, sealed.size, &sealed.contents));
+        let active = self.active.as_ref().map(|active| &active.contents);
+        let sizes: Vec<_> = sizes.collect();
         let taken = self.disk_bytes().unwrap_or(0);
-        let is_too_much = taken > self.generation_bytes.saturating_add(all.saturating_mul(2));
-        let is_many = self.sealed.len() > MANY;
-        let (at, bytes) =
-            self.sealed
-                .iter()
-                .zip(wanted)
-                .enumerate()
-                .find_map(|(at, (sealed, bytes))| {
-                    let is_remnant = bytes <= sealed.size / COPY_SHARE;
-                    let is_small = sealed.size <= 2 * COPY_BYTES;
-                    let is_copied =
-                        bytes <= COPY_BYTES && (is_too_much && is_remnant || is_many && is_small);
-                    (bytes == 0 || is_copied).then_some((at, bytes))
-                })?;
-        let (going, copy) = (&self.sealed[at], bytes > 0);
-        // What is copied has stamps of long ago, and those of younger generations may be copies, too.
-        let others = || {
-            let sealed = self.sealed.iter().filter(|it| it.number != going.number);
-            let sealed = sealed.map(|sealed| &sealed.contents);
-            sealed.chain(self.active.iter().map(|active| &active.contents))
-        };
-        let lanes = going.contents.lanes();
-        let lanes = lanes.filter(|lane| copy || others().any(|contents| contents.has(*lane)));
-        let older = &self.sealed[..at];
-        let gone = older.iter().flat_map(|sealed| sealed.contents.gone(live));
-        Some(Reclaim {
-            generation: going.number,
-            copy,
-            others_stay: copy || others().any(|contents| !contents.is_empty()),
-            lanes: lanes.collect(),
-            gone: gone.collect(),
-        })
+        Reclaim::plan(
+            &sizes,
+            active,
+            taken.saturating_sub(self.generation_bytes),
+            live,
+        )
     }
 
     fn reclaim(&mut self, reclaim: &Reclaim, live: &dyn Live) -> Result<(), StoreError> {
@@ -393,14 +389,6 @@ fn unwritten(error: &dyn std::error::Error) -> StoreError {
 
 /// How many chunks are read at a time.
 const PAGE: usize = 32;
-
-/// A generation of which less than this part is wanted is copied, if all of them take up more than one and
-/// twice what is wanted: what replay is about to be done with is not,
-const COPY_SHARE: u64 = 8;
-/// nor more than fits into one write.
-const COPY_BYTES: u64 = 8 << 20;
-/// From so many on, each of which is an open file, any small one is.
-const MANY: usize = 16;
 
 /// Of so many chunks it is known where they are: some 10 MB of memory.
 const MOST_PLACES: usize = 200_000;

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::{Live, Opened, Reclaim, Store};
 use crate::spool::{
     audit::Audit,
-    chunk::{Chunk, Frame, Key, Kind, LaneId, SpoolId},
+    chunk::{Chunk, Frame, Key, Kind, LaneId, SpoolId, Voids},
     dir::{Clean, Space},
     error::{OpenError, StoreError},
 };
@@ -48,6 +48,7 @@ pub(in crate::spool) struct State {
     pub(in crate::spool) space: Option<Space>,
     /// What is reclaimable next.
     pub(in crate::spool) reclaim: Option<Reclaim>,
+    voids: Voids,
     fault: Option<(Call, Fault)>,
     stalled: bool,
 }
@@ -142,8 +143,10 @@ const NOTED: [Call; 5] = [
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Store for MemoryStore {
-    fn begin(&mut self) -> Result<(), OpenError> {
-        self.state().clean = None;
+    fn begin(&mut self, voids: &Voids) -> Result<(), OpenError> {
+        let mut state = self.state();
+        state.clean = None;
+        state.voids.clone_from(voids);
         Ok(())
     }
 
@@ -175,7 +178,9 @@ impl Store for MemoryStore {
         let before = state.entries.range(Key::range(kind, lane, 0, from));
         let begin = before.last().map_or(from, |(key, _)| key.number());
         for (key, value) in state.entries.range(Key::range(kind, lane, begin, u64::MAX)) {
-            if visit(*key, value.clone()).is_break() {
+            let is_void =
+                Frame::parse(*key, value).is_ok_and(|frame| !state.voids.let_count_frame(&frame));
+            if !is_void && visit(*key, value.clone()).is_break() {
                 break;
             }
         }

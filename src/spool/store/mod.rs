@@ -15,16 +15,17 @@ mod generations;
 #[cfg(test)]
 pub(super) mod memory;
 mod merge;
+mod reclaim;
 mod sealed;
 
 use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 
-pub(super) use self::generations::Opener;
+pub(super) use self::{contents::Contents, generations::Opener, reclaim::Reclaim};
 use super::{
     audit::Audit,
-    chunk::{Chunk, Key, Kind, LaneId, SpoolId},
+    chunk::{Chunk, Key, Kind, LaneId, SpoolId, Voids},
     dir::{Clean, Space},
     error::{OpenError, StoreError},
 };
@@ -32,8 +33,8 @@ use super::{
 /// An ordered map on disk, used by one thread. Nothing is ever removed from it by its key: what is done
 /// with goes by generations.
 pub(super) trait Store {
-    /// Makes ready for writing. Until then nothing on disk is changed.
-    fn begin(&mut self) -> Result<(), OpenError> {
+    /// Makes ready for writing. Until then nothing on disk is changed. What is void is not shown any more.
+    fn begin(&mut self, _: &Voids) -> Result<(), OpenError> {
         Ok(())
     }
 
@@ -125,20 +126,6 @@ pub(super) trait Live {
 
     /// Whether the record is parked.
     fn is_parked(&self, lane: LaneId, number: u64) -> bool;
-}
-
-/// A generation that can go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reclaim {
-    pub(super) generation: u64,
-    /// Some chunks of it are wanted, so few that they are copied into the newest generation.
-    pub(super) copy: bool,
-    /// Others stay. What only this one may say of them has to be said again first: how much there is in all,
-    pub(super) others_stay: bool,
-    /// how far these lanes are done with,
-    pub(super) lanes: Vec<LaneId>,
-    /// and which parked records are gone.
-    pub(super) gone: Vec<Key>,
 }
 
 /// A store that has just been opened, and what was found in it.

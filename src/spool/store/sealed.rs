@@ -1,13 +1,13 @@
 //! A generation that is not written to any more, read without sled.
 
-use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
+use std::{cmp::Reverse, fs::File, io, ops::RangeInclusive, os::unix::fs::FileExt as _, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{Begin, Entry, Live, carve::carve, contents::Contents};
 use crate::spool::{
-    chunk::{Chunk, Frame, Key, Kind, LONGEST, LaneId, SpoolId},
+    chunk::{Chunk, Frame, Key, Kind, LONGEST, LaneId, SpoolId, Voids},
     error::StoreError,
 };
 
@@ -20,12 +20,23 @@ pub(super) struct Place {
     offset: u64,
 }
 
+impl Place {
+    /// What it costs on disk.
+    fn bytes(&self) -> u64 {
+        Key::LEN as u64 + u64::from(self.length)
+    }
+}
+
 pub(super) struct Sealed {
     pub(super) number: u64,
     pub(super) contents: Contents,
     pub(super) size: u64,
+    /// The commits that were found in it when it was opened.
+    pub(super) commits: RangeInclusive<u64>,
     file: File,
     id: SpoolId,
+    /// What was written by these commits is not shown.
+    voids: Arc<Voids>,
     /// Made when it is first read from, in the order of the keys.
     index: Mutex<Option<Arc<[Place]>>>,
 }
@@ -43,8 +54,22 @@ impl Sealed {
             size: file.metadata()?.len(),
             file,
             id,
+            commits: 0..=0,
+            voids: Arc::default(),
             index: Mutex::new(None),
         })
+    }
+
+    /// What was written by these commits is not wanted, and not shown any more.
+    pub(super) fn leave_out(&mut self, voids: &Arc<Voids>) -> Result<(), StoreError> {
+        self.voids = Arc::clone(voids);
+        self.rest();
+        let mut contents = self.contents.only_told();
+        for place in &*self.index()? {
+            contents.add(place.key, place.count, place.bytes());
+        }
+        self.contents = contents;
+        Ok(())
     }
 
     /// The next chunks of a lane.
@@ -132,28 +157,25 @@ impl Sealed {
         if let Some(index) = &*index {
             return Ok(index.clone());
         }
-        let mut places: BTreeMap<Key, Candidate> = BTreeMap::new();
+        let mut found = Vec::new();
         carve(&self.file, Some(self.id), |offset, frame| {
-            if matches!(frame.key.kind(), Kind::Waiting | Kind::Parked) {
+            let holds_records = matches!(frame.key.kind(), Kind::Waiting | Kind::Parked);
+            if holds_records && self.voids.let_count_frame(&frame) {
                 let place = Place {
                     key: frame.key,
                     count: frame.count,
                     length: (frame.bytes - Key::LEN as u64) as u32,
                     offset,
                 };
-                let candidate = Candidate {
+                found.push(Candidate {
                     place,
                     parts: frame.parts,
                     commit: frame.stamp.commit,
-                };
-                let newest = places.entry(frame.key).or_insert(candidate);
-                if newest.commit < candidate.commit {
-                    *newest = candidate;
-                }
+                });
             }
         })
         .map_err(|error| unread(&error))?;
-        let made: Arc<[Place]> = whole(&places.into_values().collect::<Vec<_>>()).into();
+        let made: Arc<[Place]> = whole(found).into();
         *index = Some(made.clone());
         Ok(made)
     }
@@ -167,18 +189,19 @@ struct Candidate {
     commit: u64,
 }
 
-/// The places of which all parts are there, in the order of the keys, as the candidates are.
-fn whole(candidates: &[Candidate]) -> Vec<Place> {
-    let mut places = Vec::with_capacity(candidates.len());
-    for parts in candidates.chunk_by(|a, b| a.place.key.first_part() == b.place.key.first_part()) {
-        let head = parts[0];
-        // One that was written again may have fewer parts than before.
-        let parts = parts.iter().filter(|part| part.commit == head.commit);
-        let begin = places.len();
-        places.extend(parts.map(|part| part.place));
-        if head.place.key.part() > 0 || places.len() - begin != usize::from(head.parts) {
-            places.truncate(begin);
-        }
+/// The places of which all parts are there, in the order of the keys; of those that were written again the
+/// newest.
+fn whole(mut found: Vec<Candidate>) -> Vec<Place> {
+    found.sort_unstable_by_key(|it| {
+        let (commit, part) = (Reverse(it.commit), it.place.key.part());
+        (it.place.key.first_part(), commit, part)
+    });
+    found.dedup_by_key(|it| (it.place.key, it.commit));
+    let mut places = Vec::with_capacity(found.len());
+    for same in found.chunk_by(|a, b| a.place.key.first_part() == b.place.key.first_part()) {
+        let mut written = same.chunk_by(|a, b| a.commit == b.commit);
+        let whole = written.find(|parts| parts.len() == usize::from(parts[0].parts));
+        places.extend(whole.into_iter().flatten().map(|part| part.place));
     }
     places
 }
