@@ -142,7 +142,6 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         }
         self.state = State::Open { store, ledger };
         if self.settle_in(&verdict).is_ok() {
-            self.options.metrics.poisoned.set(0);
             tracing::info!("the spool's disk works again");
         } else if let State::Failed(again) = &mut self.state {
             again.delay = (failed.delay * 2).min(LONGEST_DELAY);
@@ -167,6 +166,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             ..Draft::default()
         })?;
         self.reclaim()?;
+        self.options.metrics.poisoned.set(0);
         self.shared.condition.send_replace(Condition::Fine);
         self.measure();
         Ok(())

@@ -211,14 +211,20 @@ impl Generations {
         Ok(())
     }
 
+    /// It is read from: it may know where its chunks are, and some of the others have to forget.
     fn wake(&self, number: u64) {
         let mut awake = self.awake.borrow_mut();
+        if awake.last() == Some(&number) {
+            return;
+        }
         awake.retain(|other| *other != number);
         awake.push(number);
-        if awake.len() > MOST_AWAKE {
-            let tired = awake.remove(0);
-            if let Some(sealed) = self.sealed.iter().find(|sealed| sealed.number == tired) {
-                sealed.rest();
+        let known = |number: &u64| self.sealed.iter().find(|sealed| sealed.number == *number);
+        let mut places: usize = awake.iter().filter_map(known).map(Sealed::places).sum();
+        while places > MOST_PLACES && awake.len() > 1 {
+            if let Some(tired) = known(&awake.remove(0)) {
+                places -= tired.places();
+                tired.rest();
             }
         }
     }
@@ -297,7 +303,14 @@ impl Store for Generations {
         let sealed = self.sealed.iter();
         let sizes = sealed.map(|sealed| (sealed.number, sealed.size, &sealed.contents));
         let active = self.active.as_ref().map(|active| &active.contents);
-        Reclaim::plan(&sizes.collect::<Vec<_>>(), active, live)
+        let sizes: Vec<_> = sizes.collect();
+        let taken = self.disk_bytes().unwrap_or(0);
+        Reclaim::plan(
+            &sizes,
+            active,
+            taken.saturating_sub(self.generation_bytes),
+            live,
+        )
     }
 
     fn reclaim(&mut self, reclaim: &Reclaim, live: &dyn Live) -> Result<(), StoreError> {
@@ -377,5 +390,5 @@ fn unwritten(error: &dyn std::error::Error) -> StoreError {
 /// How many chunks are read at a time.
 const PAGE: usize = 32;
 
-/// How many generations know where their chunks are.
-const MOST_AWAKE: usize = 4;
+/// Of so many chunks it is known where they are: some 10 MB of memory.
+const MOST_PLACES: usize = 200_000;

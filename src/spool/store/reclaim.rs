@@ -20,19 +20,28 @@ pub(in crate::spool) struct Reclaim {
 
 impl Reclaim {
     /// The oldest that can go of generations with their sizes, which are not written to any more and in the
-    /// order of their numbers, beside the one that is.
+    /// order of their numbers, beside the one that is. All together take up so much more than one of them.
     pub(in crate::spool) fn plan(
         sealed: &[(u64, u64, &Contents)],
         active: Option<&Contents>,
+        taken: u64,
         live: &dyn Live,
     ) -> Option<Self> {
-        let share = if sealed.len() > MANY { 1 } else { COPY_SHARE };
-        let wanted = sealed
-            .iter()
-            .map(|(.., contents)| contents.live_bytes(live));
-        let (at, bytes) = wanted
-            .enumerate()
-            .find(|(at, bytes)| *bytes <= (sealed[*at].1 / share).min(COPY_BYTES))?;
+        let contents = sealed.iter().map(|(.., contents)| *contents).chain(active);
+        let wanted: Vec<u64> = contents.map(|contents| contents.live_bytes(live)).collect();
+        let is_too_much = taken > wanted.iter().sum::<u64>().saturating_mul(WRITTEN_TIMES);
+        let is_many = sealed.len() > MANY;
+        let (at, bytes) =
+            sealed
+                .iter()
+                .zip(wanted)
+                .enumerate()
+                .find_map(|(at, ((_, size, _), bytes))| {
+                    let is_remnant = is_too_much && bytes <= size / COPY_SHARE;
+                    let is_small = is_many && *size <= 2 * COPY_BYTES;
+                    let is_copied = bytes <= COPY_BYTES && (is_remnant || is_small);
+                    (bytes == 0 || is_copied).then_some((at, bytes))
+                })?;
         let ((older, rest), copy) = (sealed.split_at(at), bytes > 0);
         let (going, younger) = rest.split_first()?;
         // What is copied has stamps of long ago, and those of younger generations may be copies, too.
@@ -53,9 +62,12 @@ impl Reclaim {
     }
 }
 
-/// A generation of which less than this part is wanted is copied,
+/// A generation of which less than this part is wanted is copied if all together keep more room than what is
+/// wanted takes: what replay is about to be done with is not,
 const COPY_SHARE: u64 = 8;
-/// but not more than fits into one write.
+/// nor more than fits into one write.
 const COPY_BYTES: u64 = 8 << 20;
-/// From so many on, each of which is an open file, any of that size is.
+/// sled writes a chunk two or three times.
+const WRITTEN_TIMES: u64 = 3;
+/// From so many on, each of which is an open file, any small one is.
 const MANY: usize = 16;

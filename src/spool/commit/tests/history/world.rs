@@ -204,7 +204,9 @@ impl World {
                     )
                 })
                 .collect();
-            let Some(reclaim) = Reclaim::plan(&sizes, Some(&active.contents), &self.ledger) else {
+            let Some(reclaim) =
+                Reclaim::plan(&sizes, Some(&active.contents), u64::MAX, &self.ledger)
+            else {
                 return;
             };
             self.commit(
