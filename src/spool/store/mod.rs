@@ -17,6 +17,8 @@ pub(super) mod memory;
 mod merge;
 mod reclaim;
 mod sealed;
+#[cfg(test)]
+mod tests;
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -85,8 +87,8 @@ pub(super) trait Store {
         None
     }
 
-    /// Keeps what was found damaged for somebody to look at. Says how many pieces.
-    fn keep_damaged(&self) -> u64 {
+    /// Something is missing: keeps what was found damaged for somebody to look at. Says how many pieces.
+    fn keep_damaged(&mut self) -> u64 {
         0
     }
 
