@@ -77,6 +77,7 @@ mod audit;
 mod batch;
 mod chunk;
 mod commit;
+mod crypt;
 mod dir;
 mod driver;
 mod error;
@@ -104,11 +105,15 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+#[cfg(feature = "encrypt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "encrypt")))]
+pub use self::crypt::{InvalidKey, Key, Keys};
 pub use self::{
     audit::{LaneLoss, Recovery},
     batch::{Applied, Batch, Place, Receipt, Spoolable, Undecodable},
     chunk::{LaneId, Parked},
     commit::Durability,
+    crypt::KeyProblem,
     error::OpenError,
     layer::SpoolLayer,
     options::{Ack, Overflow, Replay, SpoolOptions},
@@ -116,6 +121,7 @@ pub use self::{
 };
 use self::{
     commit::{Disk, DiskOptions},
+    crypt::Ring,
     queue::Control,
     shared::Shared,
     usage::Usage,
@@ -144,7 +150,7 @@ impl<T: Spoolable> Spool<T> {
     /// [`OpenError`] says what is wrong with the directory and what to do: another process has it
     /// open, it can't be written, its format is of a newer version, it is damaged.
     pub async fn open(options: SpoolOptions) -> Result<Self, OpenError> {
-        let disk_options = DiskOptions {
+        let mut disk_options = DiskOptions {
             path: options.path.clone(),
             durability: options.durability,
             strict: options.strict,
@@ -152,9 +158,16 @@ impl<T: Spoolable> Spool<T> {
             generation_bytes: options.generation_bytes,
             min_free: options.min_free_disk,
             stalled_after: options.stalled_after,
+            ring: Arc::default(),
             metrics: options.metrics.clone(),
         };
-        let opening = tokio::task::spawn_blocking(move || Disk::open(&disk_options));
+        let keys = options.keys.clone();
+        let opening = tokio::task::spawn_blocking(move || {
+            let ring = Ring::new(keys, disk_options.strict);
+            let ring = ring.map_err(|trouble| OpenError::key(&disk_options.path, trouble))?;
+            disk_options.ring = Arc::new(ring);
+            Disk::open(&disk_options)
+        });
         let (disk, left) = match opening.await {
             Ok(opened) => opened?,
             Err(interrupted) => {
@@ -262,6 +275,25 @@ impl<T: Spoolable> Spool<T> {
     /// What was found when it was opened, or when it last had to be opened again with something missing.
     pub fn recovery(&self) -> Recovery {
         self.owner.shared.disk.recovery()
+    }
+
+    /// The ids of the keys that are needed: those that something on disk is encrypted with, and the
+    /// current one. Empty if nothing is encrypted.
+    ///
+    /// A key that is replaced stays in this list until all that was written with it is delivered and its
+    /// file is removed; a parked record keeps it there. Then it need not be given any more.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed, or the spool has been shut down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is changed by asking.
+    pub async fn keys_in_use(&self) -> Result<Vec<u32>, Error> {
+        let keys = self.owner.shared.disk.keys_in_use().await;
+        let keys = keys.map_err(|error| disk_failed(&error))?;
+        Ok(keys.into_iter().collect())
     }
 
     /// How much it holds, now.

@@ -233,9 +233,10 @@ impl<T: Spoolable> Replay<T> {
             .cloned()
             .collect();
         let disk = shared.disk.clone();
+        let overhead = disk.overhead();
         self.parking = Some(Parking {
             count: parked.len() as u64,
-            bytes: parked.iter().map(Parked::bytes).sum(),
+            bytes: parked.iter().map(|parked| parked.bytes(overhead)).sum(),
             through,
             older: sent.older,
             removes,
@@ -339,7 +340,7 @@ impl<T: Spoolable> Replay<T> {
             return Ok(());
         }
         for chunk in chunks {
-            let chunk_last = chunk.first + chunk.records.len() as u64 - 1;
+            let chunk_last = chunk.end() - 1;
             if chunk.first >= barrier {
                 // There is nothing between.
                 self.read_from = Some(barrier.max(from));

@@ -18,6 +18,7 @@ pub use self::report::{LaneLoss, Recovery};
 use super::{
     chunk::{Frame, Key, Kind, LaneId, Mark, Stamp},
     commit::{Left, LeftLane},
+    crypt::KeyId,
     dir::Clean,
 };
 
@@ -40,6 +41,7 @@ pub(super) struct Found {
     pub(super) key: Key,
     pub(super) count: u32,
     pub(super) bytes: u32,
+    pub(super) encrypted_with: Option<KeyId>,
     parts: u16,
     all_or_nothing: bool,
     commit: u64,
@@ -71,6 +73,8 @@ pub(super) struct Verdict {
     pub(super) lanes: BTreeMap<LaneId, (Arc<str>, u64)>,
     /// The parked records.
     pub(super) parked: BTreeSet<(LaneId, u64)>,
+    /// The keys it takes to read what waits and what is parked.
+    pub(super) keys: BTreeSet<KeyId>,
     /// The last commit that was heard of.
     pub(super) commit: u64,
     /// What is to be written before anything else, if something has to be.
@@ -108,6 +112,7 @@ impl Audit {
             key: frame.key,
             count: frame.count,
             bytes: u32::try_from(frame.bytes).unwrap_or(u32::MAX),
+            encrypted_with: frame.encrypted_with(),
             parts: frame.parts,
             all_or_nothing: frame.all_or_nothing,
             commit,
@@ -206,16 +211,20 @@ impl Audit {
                 continue;
             }
             let bytes = parts.iter().map(|part| u64::from(part.bytes)).sum();
+            let keys = parts.iter().filter_map(|part| part.encrypted_with);
             let id = (head.key.lane(), head.key.number());
             match head.key.kind() {
                 Kind::Waiting => {
-                    if let Some(records) = verdict.add_waiting(&head, bytes)
-                        && !is_void(head.commit)
-                    {
+                    let Some(records) = verdict.add_waiting(&head, bytes) else {
+                        continue;
+                    };
+                    verdict.keys.extend(keys);
+                    if !is_void(head.commit) {
                         *counted.entry(id.0).or_default() += records;
                     }
                 }
                 Kind::Parked if gone.get(&id).is_none_or(|at| *at < head.commit) => {
+                    verdict.keys.extend(keys);
                     verdict.parked.insert(id);
                     verdict.left.parked += 1;
                     verdict.left.parked_bytes += bytes;

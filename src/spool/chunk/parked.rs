@@ -76,11 +76,14 @@ impl fmt::Debug for Parked {
 
 impl Parked {
     /// What it costs on disk.
-    pub(in crate::spool) fn bytes(&self) -> u64 {
-        self.encode().iter().map(Chunk::bytes).sum()
+    pub(in crate::spool) fn bytes(&self, overhead: usize) -> u64 {
+        let chunks = self.encode(overhead);
+        let bytes: u64 = chunks.iter().map(Chunk::bytes).sum();
+        bytes + (chunks.len() * overhead) as u64
     }
 
-    pub(in crate::spool) fn encode(&self) -> Vec<Chunk> {
+    /// As chunks, each of which leaves `overhead` bytes free for what encryption will add.
+    pub(in crate::spool) fn encode(&self, overhead: usize) -> Vec<Chunk> {
         let reason = u32::try_from(self.reason.len()).expect("a reason is some words long");
         let body = [
             &self.attempts.to_le_bytes(),
@@ -97,7 +100,7 @@ impl Parked {
             acknowledged: 0,
             refused: 0,
         };
-        header.parts(self.number, &body)
+        header.parts(self.number, &body, overhead)
     }
 
     pub(in crate::spool) fn of(whole: Whole) -> Result<Self, Damaged> {

@@ -17,7 +17,7 @@ mod thread;
 mod watchdog;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -35,6 +35,7 @@ use self::{thread::Committer, watchdog::Watchdog};
 use super::{
     audit::Recovery,
     chunk::{Chunk, Held, Key, Kind, LaneId, Parked},
+    crypt::{KeyId, Ring},
     dir::{Directory, failed},
     error::{OpenError, StoreError},
     store::{Opened, Opener, Store},
@@ -66,6 +67,7 @@ pub(super) struct DiskOptions {
     pub(super) min_free: Option<u64>,
     /// How long one step of the disk may take before it counts as stalled.
     pub(super) stalled_after: Duration,
+    pub(super) ring: Arc<Ring>,
     pub(super) metrics: SpoolMetrics,
 }
 
@@ -101,6 +103,7 @@ pub(super) struct Disk {
     commands: mpsc::Sender<Command>,
     room: Arc<Semaphore>,
     shared: Arc<Shared>,
+    ring: Arc<Ring>,
 }
 
 impl Disk {
@@ -113,6 +116,7 @@ impl Disk {
             directory,
             strict: options.strict,
             generation_bytes: options.generation_bytes,
+            ring: options.ring.clone(),
         };
         Self::start(options, move || opener.open())
     }
@@ -154,6 +158,7 @@ impl Disk {
             commands,
             room: Arc::new(Semaphore::new(ROOM_UNITS as usize)),
             shared,
+            ring: options.ring.clone(),
         };
         Ok((disk, left))
     }
@@ -176,8 +181,9 @@ impl Disk {
     ///
     /// As with [`append`](Self::append).
     pub(super) async fn park(&self, parked: Vec<Parked>) -> Result<(), StoreError> {
-        self.write(parked.iter().flat_map(Parked::encode).collect(), Vec::new())
-            .await
+        let overhead = self.overhead();
+        let chunks = parked.iter().flat_map(|parked| parked.encode(overhead));
+        self.write(chunks.collect(), Vec::new()).await
     }
 
     /// Lets go of parked records, and writes chunks in the same step.
@@ -241,6 +247,18 @@ impl Disk {
             .await?
     }
 
+    /// The ids of the keys that something on disk is encrypted with, and of the one that is written with.
+    pub(super) async fn keys_in_use(&self) -> Result<BTreeSet<KeyId>, StoreError> {
+        let mut keys = self.ask(1, Command::Keys).await??;
+        keys.extend(self.ring.current());
+        Ok(keys)
+    }
+
+    /// What encryption adds to each chunk, in bytes: those who make chunks leave it free.
+    pub(super) fn overhead(&self) -> usize {
+        self.ring.overhead()
+    }
+
     /// Makes what was handed over durable, ends the thread and gives the directory back.
     ///
     /// The other handles are closed with it.
@@ -273,10 +291,12 @@ impl Disk {
         self.shared.recovery.lock().clone()
     }
 
-    async fn write(&self, put: Vec<Chunk>, gone: Vec<Key>) -> Result<(), StoreError> {
+    /// Encrypted here, in the caller's task: the thread has enough to do.
+    async fn write(&self, mut put: Vec<Chunk>, gone: Vec<Key>) -> Result<(), StoreError> {
         if let Condition::Failed(why) = self.condition() {
             return Err(StoreError::Poisoned(why));
         }
+        self.ring.encrypt(&mut put)?;
         let bytes = put.iter().map(Chunk::bytes).sum::<u64>() / UNIT_BYTES;
         let units = u32::try_from(bytes).map_or(ROOM_UNITS, |units| (units + 1).min(ROOM_UNITS));
         self.ask(units, |room, answer| {
@@ -373,6 +393,10 @@ enum Command {
         usize,
         OwnedSemaphorePermit,
         oneshot::Sender<Result<Vec<Parked>, StoreError>>,
+    ),
+    Keys(
+        OwnedSemaphorePermit,
+        oneshot::Sender<Result<BTreeSet<KeyId>, StoreError>>,
     ),
     Close(
         OwnedSemaphorePermit,

@@ -28,15 +28,21 @@ pub(super) fn open<S: Store>(
     withdraw_from: Option<u64>,
 ) -> Result<Ready<S>, OpenError> {
     let look = || {
+        let mut opened = open()?;
+        if options.ring.looks_again() {
+            opened = open()?;
+        }
         let Opened {
             mut store,
             audit,
             clean,
             id,
             set_aside,
-        } = open()?;
+        } = opened;
         let mut verdict = audit.conclude(clean.as_ref(), withdraw_from);
         verdict.recovery.set_aside = set_aside;
+        let keys = options.ring.check(&verdict.keys);
+        keys.map_err(|trouble| OpenError::key(&options.path, trouble))?;
         let lost = &verdict.recovery;
         if options.strict && withdraw_from.is_none() && lost.has_loss() {
             return Err(OpenError::Loss {

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::spool::{
     chunk::Chunk,
+    crypt::Ring,
     error::{OpenError, StoreError},
     store::{Opened, Store},
 };
@@ -176,16 +177,20 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     fn take(&mut self, command: Command, gathered: &mut Gathered) -> ControlFlow<()> {
         match command {
             Command::Read(wanted, _room, answer) => {
-                let _ = answer.send(self.look(|store, _| read(store, wanted)));
+                let _ = answer.send(self.look(|store, _, ring| read(store, ring, wanted)));
             }
             Command::Parked(limit, _room, answer) => {
-                let _ = answer.send(self.look(|store, ledger| parked(store, ledger, limit)));
+                let _ = answer
+                    .send(self.look(|store, ledger, ring| parked(store, ring, ledger, limit)));
             }
             Command::Write(write) => {
                 gathered.bytes += write.put.iter().map(Chunk::bytes).sum::<u64>();
                 gathered.writes.push(write);
             }
             Command::Wake => self.noting_since = Some(Instant::now()),
+            Command::Keys(_room, answer) => {
+                let _ = answer.send(self.look(|store, _, _| Ok(store.keys())));
+            }
             Command::Close(_room, answer) => {
                 gathered.close = Some(answer);
                 return ControlFlow::Break(());
@@ -201,12 +206,13 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     /// What can't be read, or is not what was written, is found out about by opening it again.
     fn look<T>(
         &mut self,
-        at: impl FnOnce(&S, &Ledger) -> Result<T, StoreError>,
+        at: impl FnOnce(&S, &Ledger, &Ring) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let State::Open { store, ledger } = &self.state else {
             return Err(self.refusal());
         };
-        catch_unwind(AssertUnwindSafe(|| at(store, ledger)))
+        let ring = &self.options.ring;
+        catch_unwind(AssertUnwindSafe(|| at(store, ledger, ring)))
             .unwrap_or_else(|panic| Err(StoreError::Unreadable(panicked(&*panic))))
             .map_err(|error| self.fail(error, None))
     }

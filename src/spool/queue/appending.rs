@@ -122,7 +122,15 @@ impl<T: Spoolable> Queue<T> {
     pub(super) fn encode(&self, batch: &Batch<T>) -> (Vec<Chunk>, usize, u64) {
         let written = unix_ms(SystemTime::now());
         let acknowledged = self.lane.acknowledged();
-        let mut writer = Writer::new(self.id, &self.name, batch.first(), acknowledged, written);
+        let overhead = self.shared.disk.overhead();
+        let mut writer = Writer::new(
+            self.id,
+            &self.name,
+            batch.first(),
+            acknowledged,
+            written,
+            overhead,
+        );
         let usage = &self.shared.usage;
         let (mut kept, mut bytes) = (0, 0);
         for record in batch.records() {

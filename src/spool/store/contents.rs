@@ -1,15 +1,19 @@
 //! What is in a generation, in short: enough to know whether it is needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Live;
-use crate::spool::chunk::{Key, Kind, LaneId};
+use crate::spool::{
+    chunk::{Key, Kind, LaneId},
+    crypt::KeyId,
+};
 
 /// The lanes and the parked records of a generation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
     lanes: BTreeMap<LaneId, Extent>,
     parked: BTreeMap<(LaneId, u64), u64>,
+    keys: BTreeSet<KeyId>,
 }
 
 /// What there is of a lane.
@@ -38,6 +42,16 @@ impl Contents {
             Kind::Parked => *self.parked.entry((lane, first)).or_default() += bytes,
             Kind::Mark | Kind::Gone => {}
         }
+    }
+
+    /// Some of it is encrypted with this key.
+    pub(super) fn needs(&mut self, key: KeyId) {
+        self.keys.insert(key);
+    }
+
+    /// The keys that something of it is encrypted with.
+    pub(super) fn keys(&self) -> impl Iterator<Item = KeyId> {
+        self.keys.iter().copied()
     }
 
     /// Whether there is anything of this lane.

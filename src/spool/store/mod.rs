@@ -17,7 +17,7 @@ pub(super) mod memory;
 mod merge;
 mod sealed;
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 
@@ -25,6 +25,7 @@ pub(super) use self::generations::Opener;
 use super::{
     audit::Audit,
     chunk::{Chunk, Key, Kind, LaneId, SpoolId},
+    crypt::KeyId,
     dir::{Clean, Space},
     error::{OpenError, StoreError},
 };
@@ -87,6 +88,11 @@ pub(super) trait Store {
     /// Keeps what was found damaged for somebody to look at. Says how many pieces.
     fn keep_damaged(&self) -> u64 {
         0
+    }
+
+    /// The keys that something of it is encrypted with.
+    fn keys(&self) -> BTreeSet<KeyId> {
+        BTreeSet::new()
     }
 
     /// Whether any generation has something of this lane.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::{Begin, Entry, Live, carve::carve, contents::Contents};
 use crate::spool::{
     chunk::{Chunk, Frame, Key, Kind, LONGEST, LaneId, SpoolId},
+    crypt::Ring,
     error::StoreError,
 };
 
@@ -26,6 +27,7 @@ pub(super) struct Sealed {
     pub(super) size: u64,
     file: File,
     id: SpoolId,
+    ring: Arc<Ring>,
     /// Made when it is first read from, in the order of the keys.
     index: Mutex<Option<Arc<[Place]>>>,
 }
@@ -36,6 +38,7 @@ impl Sealed {
         contents: Contents,
         file: File,
         id: SpoolId,
+        ring: Arc<Ring>,
     ) -> io::Result<Self> {
         Ok(Self {
             number,
@@ -43,6 +46,7 @@ impl Sealed {
             size: file.metadata()?.len(),
             file,
             id,
+            ring,
             index: Mutex::new(None),
         })
     }
@@ -128,7 +132,7 @@ impl Sealed {
             return Ok(index.clone());
         }
         let mut places: BTreeMap<Key, (u64, Place)> = BTreeMap::new();
-        carve(&self.file, Some(self.id), |offset, frame| {
+        carve(&self.file, Some(self.id), &self.ring, |offset, frame| {
             if matches!(frame.key.kind(), Kind::Waiting | Kind::Parked) {
                 let place = Place {
                     key: frame.key,
