@@ -235,6 +235,7 @@ impl Audit {
         }
         self.find_loss(clean, &is_void, &counted, counted_parked, &mut verdict);
         verdict.recovery.clean = clean.is_some();
+        verdict.recovery.torn = mark.is_some_and(|mark| !mark.withdrawn);
         verdict.recovery.records = verdict.left.lanes.iter().map(|lane| lane.records).sum();
         verdict.recovery.parked = verdict.left.parked;
         if verdict.mark.is_none() && verdict.recovery.has_loss() {

@@ -8,6 +8,8 @@ use crate::spool::LaneId;
 pub struct Recovery {
     /// It had been closed in order. If not, it was killed, or the machine was.
     pub clean: bool,
+    /// The last write was there only in part: nobody had an answer for it.
+    pub torn: bool,
     /// Records that wait.
     pub records: u64,
     /// Records that are parked.

@@ -121,7 +121,21 @@ impl Disk {
         Self::start(options, move || opener.open())
     }
 
-    /// The same, over any store; `open` runs on the thread that will own it, and again after a failure.
+    /// What opening the spool would find. Writes to none of its files.
+    ///
+    /// Blocks, as [`open`](Self::open) does.
+    pub(super) fn verify(options: &DiskOptions) -> Result<Recovery, OpenError> {
+        let opener = Opener {
+            directory: Arc::new(Directory::open(&options.path, options.network)?),
+            // Nothing is set aside.
+            strict: true,
+            generation_bytes: options.generation_bytes,
+        };
+        let opened = opener.open()?;
+        Ok(opened.audit.conclude(opened.clean.as_ref(), None).recovery)
+    }
+
+    /// As [`open`](Self::open), over any store; `open` runs on the thread that will own it, and again after a failure.
     pub(super) fn start<S: Store>(
         options: &DiskOptions,
         open: impl FnMut() -> Result<Opened<S>, OpenError> + Send + 'static,

@@ -3,12 +3,20 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::Arc,
+    time::Duration,
 };
 
-use super::{DiskOptions, ledger::Ledger};
+use tokio::time::Instant;
+
+use super::{
+    Condition, DiskOptions,
+    ledger::{Draft, Ledger},
+    thread::{Committer, Failed, State},
+};
 use crate::spool::{
     audit::{Recovery, Verdict},
-    error::OpenError,
+    error::{OpenError, StoreError},
     store::{Opened, Store},
 };
 
@@ -71,6 +79,112 @@ fn panicked(path: &Path) -> OpenError {
         what: "the store panicked while it was opened".to_owned(),
     }
 }
+
+impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
+    /// The first failure is the one that is remembered.
+    pub(super) fn fail(&mut self, error: StoreError, commit: Option<u64>) -> StoreError {
+        let State::Open { store, .. } = &self.state else {
+            return error;
+        };
+        let why = match &error {
+            StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
+            other => other.to_string().into(),
+        };
+        if store
+            .space()
+            .is_some_and(|space| space.free < BALLAST_BELOW)
+        {
+            store.release_ballast();
+            self.ballast = false;
+        }
+        self.options.metrics.poisoned.set(1);
+        self.shared.pulse.set_poke(None);
+        tracing::error!(%error, "the spool's disk has failed: it takes no more records until it is opened again");
+        let failed = State::Failed(Failed {
+            why: why.clone(),
+            commit,
+            again_at: Instant::now() + FIRST_DELAY,
+            delay: FIRST_DELAY,
+        });
+        let was = std::mem::replace(&mut self.state, failed);
+        // sled writes once more when it closes, and may panic over what it could not write.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(was)));
+        self.shared.condition.send_replace(Condition::Failed(why));
+        error
+    }
+
+    pub(super) fn open_again_if_due(&mut self) {
+        if let State::Failed(failed) = &self.state
+            && failed.again_at <= Instant::now()
+        {
+            let failed = failed.clone();
+            self.open_again(failed);
+        }
+    }
+
+    fn open_again(&mut self, failed: Failed) {
+        let opened = open(
+            &self.options,
+            &mut self.open,
+            failed.commit.or(Some(u64::MAX)),
+        );
+        let ready = match opened {
+            Ok(ready) => ready,
+            Err(error) => {
+                let delay = (failed.delay * 2).min(LONGEST_DELAY);
+                tracing::warn!(%error, ?delay, "the spool cannot be opened again yet");
+                self.state = State::Failed(Failed {
+                    again_at: Instant::now() + delay,
+                    delay,
+                    ..failed
+                });
+                return;
+            }
+        };
+        let Ready {
+            store,
+            ledger,
+            verdict,
+        } = ready;
+        tell(&self.options, &verdict.recovery);
+        if verdict.recovery.has_loss() {
+            *self.shared.recovery.lock() = verdict.recovery;
+        }
+        self.state = State::Open { store, ledger };
+        let draft = Draft {
+            mark: verdict.mark,
+            ..Draft::default()
+        };
+        if self.settle_in(draft).is_ok() {
+            self.options.metrics.poisoned.set(0);
+            tracing::info!("the spool's disk works again");
+        } else if let State::Failed(again) = &mut self.state {
+            again.delay = (failed.delay * 2).min(LONGEST_DELAY);
+            again.again_at = Instant::now() + again.delay;
+            // Those of both are withdrawn.
+            again.commit = failed.commit.into_iter().chain(again.commit).min();
+        }
+    }
+
+    /// The first write to a store that has just been opened, and the room that can be given back.
+    pub(super) fn settle_in(&mut self, draft: Draft) -> Result<(), StoreError> {
+        if let State::Open { store, .. } = &self.state {
+            self.shared.pulse.set_poke(store.poke());
+        }
+        self.write_noting(draft)?;
+        self.reclaim()?;
+        self.shared.condition.send_replace(Condition::Fine);
+        self.measure();
+        Ok(())
+    }
+}
+
+/// Below this the room that was set aside is given up.
+const BALLAST_BELOW: u64 = 8 << 20;
+
+/// How long until a store that has failed is opened again, doubling up to the longest.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// Says what was found, if it is not as it should be.
 pub(super) fn tell(options: &DiskOptions, recovery: &Recovery) {

@@ -29,28 +29,28 @@ use crate::spool::{
 
 /// The store, and what it takes to commit to it.
 pub(super) struct Committer<S, O> {
-    options: DiskOptions,
-    shared: Arc<Shared>,
-    open: O,
-    state: State<S>,
+    pub(super) options: DiskOptions,
+    pub(super) shared: Arc<Shared>,
+    pub(super) open: O,
+    pub(super) state: State<S>,
     /// When the oldest of what is to be noted as done was brought.
     noting_since: Option<Instant>,
-    ballast: bool,
+    pub(super) ballast: bool,
 }
 
-enum State<S> {
+pub(super) enum State<S> {
     Open { store: S, ledger: Ledger },
     Failed(Failed),
 }
 
 /// It has failed, and is to be opened again.
 #[derive(Clone)]
-struct Failed {
-    why: Arc<str>,
+pub(super) struct Failed {
+    pub(super) why: Arc<str>,
     /// The commit that has failed, if one has.
-    commit: Option<u64>,
-    again_at: Instant,
-    delay: Duration,
+    pub(super) commit: Option<u64>,
+    pub(super) again_at: Instant,
+    pub(super) delay: Duration,
 }
 
 impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
@@ -244,7 +244,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     }
 
     /// What is noted as done stays to be noted until that is durable.
-    fn write_noting(&mut self, mut draft: Draft) -> Result<(), StoreError> {
+    pub(super) fn write_noting(&mut self, mut draft: Draft) -> Result<(), StoreError> {
         self.noting_since = None;
         if let State::Failed(_) = &self.state {
             return Err(self.refusal());
@@ -303,7 +303,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     }
 
     /// Gives back the room of what is done with, as far as it can.
-    fn reclaim(&mut self) -> Result<(), StoreError> {
+    pub(super) fn reclaim(&mut self) -> Result<(), StoreError> {
         loop {
             let State::Open { store, ledger } = &self.state else {
                 return Ok(());
@@ -328,107 +328,8 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         }
     }
 
-    // ===== failing, and opening again =====
-
-    /// The first failure is the one that is remembered.
-    fn fail(&mut self, error: StoreError, commit: Option<u64>) -> StoreError {
-        let State::Open { store, .. } = &self.state else {
-            return error;
-        };
-        let why = match &error {
-            StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
-            other => other.to_string().into(),
-        };
-        if store
-            .space()
-            .is_some_and(|space| space.free < BALLAST_BELOW)
-        {
-            store.release_ballast();
-            self.ballast = false;
-        }
-        self.options.metrics.poisoned.set(1);
-        self.shared.pulse.set_poke(None);
-        tracing::error!(%error, "the spool's disk has failed: it takes no more records until it is opened again");
-        let failed = State::Failed(Failed {
-            why: why.clone(),
-            commit,
-            again_at: Instant::now() + FIRST_DELAY,
-            delay: FIRST_DELAY,
-        });
-        let was = std::mem::replace(&mut self.state, failed);
-        // sled writes once more when it closes, and may panic over what it could not write.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(was)));
-        self.shared.condition.send_replace(Condition::Failed(why));
-        error
-    }
-
-    fn open_again_if_due(&mut self) {
-        if let State::Failed(failed) = &self.state
-            && failed.again_at <= Instant::now()
-        {
-            let failed = failed.clone();
-            self.open_again(failed);
-        }
-    }
-
-    fn open_again(&mut self, failed: Failed) {
-        let opened = opening::open(
-            &self.options,
-            &mut self.open,
-            failed.commit.or(Some(u64::MAX)),
-        );
-        let ready = match opened {
-            Ok(ready) => ready,
-            Err(error) => {
-                let delay = (failed.delay * 2).min(LONGEST_DELAY);
-                tracing::warn!(%error, ?delay, "the spool cannot be opened again yet");
-                self.state = State::Failed(Failed {
-                    again_at: Instant::now() + delay,
-                    delay,
-                    ..failed
-                });
-                return;
-            }
-        };
-        let Ready {
-            store,
-            ledger,
-            verdict,
-        } = ready;
-        opening::tell(&self.options, &verdict.recovery);
-        if verdict.recovery.has_loss() {
-            *self.shared.recovery.lock() = verdict.recovery;
-        }
-        self.state = State::Open { store, ledger };
-        let draft = Draft {
-            mark: verdict.mark,
-            ..Draft::default()
-        };
-        if self.settle_in(draft).is_ok() {
-            self.options.metrics.poisoned.set(0);
-            tracing::info!("the spool's disk works again");
-        } else if let State::Failed(again) = &mut self.state {
-            again.delay = (failed.delay * 2).min(LONGEST_DELAY);
-            again.again_at = Instant::now() + again.delay;
-            // Those of both are withdrawn.
-            again.commit = failed.commit.into_iter().chain(again.commit).min();
-        }
-    }
-
-    /// The first write to a store that has just been opened, and the room that can be given back.
-    fn settle_in(&mut self, draft: Draft) -> Result<(), StoreError> {
-        if let State::Open { store, .. } = &self.state {
-            self.shared.pulse.set_poke(store.poke());
-        }
-        self.write_noting(draft)?;
-        self.reclaim()?;
-        self.shared.condition.send_replace(Condition::Fine);
-        self.measure();
-        Ok(())
-    }
-
     /// How large it is, and whether there is room for more.
-    fn measure(&mut self) {
+    pub(super) fn measure(&mut self) {
         let State::Open { store, .. } = &self.state else {
             return;
         };
@@ -511,8 +412,3 @@ const NOTE_DELAY: Duration = Duration::from_millis(100);
 /// How often the room is looked at while there is too little.
 const LOOK_DELAY: Duration = Duration::from_millis(500);
 const MIN_FREE: u64 = 256 << 20;
-const BALLAST_BELOW: u64 = 8 << 20;
-
-/// How long until a store that has failed is opened again, doubling up to the longest.
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LONGEST_DELAY: Duration = Duration::from_secs(10);

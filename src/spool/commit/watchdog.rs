@@ -7,10 +7,11 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{self, RecvTimeoutError},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{Condition, DiskOptions, Shared};
 use crate::spool::{dir::failed, error::OpenError};
