@@ -123,6 +123,8 @@ impl Disk {
 
     /// What opening the spool would find. Writes to none of its files.
     ///
+    /// Without keys, what is encrypted is looked at as far as its checksums go.
+    ///
     /// Blocks, as [`open`](Self::open) does.
     pub(super) fn verify(options: &DiskOptions) -> Result<Recovery, OpenError> {
         let opener = Opener {
@@ -130,9 +132,14 @@ impl Disk {
             // Nothing is set aside.
             strict: true,
             generation_bytes: options.generation_bytes,
+            ring: options.ring.clone(),
         };
-        let opened = opener.open()?;
-        Ok(opened.audit.conclude(opened.clean.as_ref(), None).recovery)
+        let opened = opening::read(&options.ring, &mut || opener.open())?;
+        let verdict = opened.audit.conclude(opened.clean.as_ref(), None);
+        if options.ring.current().is_some() {
+            opening::check_keys(options, &verdict)?;
+        }
+        Ok(verdict.recovery)
     }
 
     /// As [`open`](Self::open), over any store; `open` runs on the thread that will own it, and again after a failure.

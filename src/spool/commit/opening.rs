@@ -16,6 +16,7 @@ use super::{
 };
 use crate::spool::{
     audit::{Recovery, Verdict},
+    crypt::Ring,
     error::{OpenError, StoreError},
     store::{Opened, Store},
 };
@@ -36,21 +37,16 @@ pub(super) fn open<S: Store>(
     withdraw_from: Option<u64>,
 ) -> Result<Ready<S>, OpenError> {
     let look = || {
-        let mut opened = open()?;
-        if options.ring.looks_again() {
-            opened = open()?;
-        }
         let Opened {
             mut store,
             audit,
             clean,
             id,
             set_aside,
-        } = opened;
+        } = read(&options.ring, open)?;
         let mut verdict = audit.conclude(clean.as_ref(), withdraw_from);
         verdict.recovery.set_aside = set_aside;
-        let keys = options.ring.check(&verdict.keys);
-        keys.map_err(|trouble| OpenError::key(&options.path, trouble))?;
+        check_keys(options, &verdict)?;
         let lost = &verdict.recovery;
         if options.strict && withdraw_from.is_none() && lost.has_loss() {
             return Err(OpenError::Loss {
@@ -71,6 +67,25 @@ pub(super) fn open<S: Store>(
         })
     };
     catch_unwind(AssertUnwindSafe(look)).map_err(|_| panicked(&options.path))?
+}
+
+/// Reads all there is; once more if altered chunks were taken for sound ones.
+pub(super) fn read<S>(
+    ring: &Ring,
+    open: &mut impl FnMut() -> Result<Opened<S>, OpenError>,
+) -> Result<Opened<S>, OpenError> {
+    let opened = open()?;
+    if ring.looks_again() {
+        drop(opened);
+        return open();
+    }
+    Ok(opened)
+}
+
+/// Whether what waits can be decrypted: to be known before anything is changed.
+pub(super) fn check_keys(options: &DiskOptions, verdict: &Verdict) -> Result<(), OpenError> {
+    let checked = options.ring.check(&verdict.keys);
+    checked.map_err(|trouble| OpenError::key(&options.path, trouble))
 }
 
 fn panicked(path: &Path) -> OpenError {
