@@ -131,7 +131,8 @@ impl Audit {
         &self.found[begin..]
     }
 
-    /// What follows from it all. `withdraw_from` is the commit that failed, if the process is the same.
+    /// What follows from it all. `withdraw_from` is the commit that failed, if the process
+    /// is the same: then no other one can be torn.
     pub(super) fn conclude(mut self, clean: Option<&Clean>, withdraw_from: Option<u64>) -> Verdict {
         let newest = self
             .commits
@@ -145,7 +146,7 @@ impl Audit {
                 void_from: from,
                 withdrawn: true,
             });
-        } else if clean.is_none() && self.is_torn(newest, &found) {
+        } else if withdraw_from.is_none() && clean.is_none() && self.is_torn(newest, &found) {
             mark = Some(Mark {
                 void_from: newest,
                 withdrawn: false,

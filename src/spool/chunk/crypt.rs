@@ -59,3 +59,6 @@ fn proven(head: &[u8]) -> Vec<u8> {
     ];
     made.map(|range| &head[range]).concat()
 }
+
+#[cfg(all(test, feature = "encrypt"))]
+mod tests;

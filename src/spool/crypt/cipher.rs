@@ -16,7 +16,7 @@ pub(in crate::spool) struct Cipher {
 }
 
 impl Cipher {
-    pub(super) fn new(id: KeyId, key: &Key) -> Self {
+    pub(in crate::spool) fn new(id: KeyId, key: &Key) -> Self {
         Self {
             id,
             aead: XChaCha20Poly1305::new(key.bytes().into()),
