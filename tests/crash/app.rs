@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::PLENTY;
@@ -45,6 +45,7 @@ pub(crate) struct Orders {
     pub(crate) replay_rate: Option<u32>,
     /// Bytes added to each job.
     pub(crate) padding: usize,
+    pub(crate) generation_bytes: u64,
     pub(crate) end: End,
 }
 
@@ -81,6 +82,7 @@ impl Orders {
             .breaker(BreakerOptions::default().with_open_time(millis(50)))
             .spool(|options| {
                 options
+                    .with_generation_bytes(self.generation_bytes)
                     .with_spool_after(millis(self.spool_after_ms))
                     .with_max_batch(self.max_batch, 1 << 20)
                     .with_replay(replay)
@@ -185,6 +187,13 @@ pub(crate) struct App {
     books: Arc<Books>,
     name: String,
     log: PathBuf,
+    /// When it has begun to open its spool, and when that was open.
+    pub(crate) opening: Option<Instant>,
+    pub(crate) open: Option<Instant>,
+    /// How many records its shutdown has left.
+    pub(crate) left: Option<u64>,
+    /// The first thing that it could not do.
+    pub(crate) complaint: Option<String>,
 }
 
 /// What an application says.
@@ -245,6 +254,10 @@ impl App {
             books: books.clone(),
             name: orders.name.clone(),
             log,
+            opening: None,
+            open: None,
+            left: None,
+            complaint: None,
         }
     }
 
@@ -287,8 +300,19 @@ impl App {
         }
     }
 
+    /// Reads on for so long.
+    pub(crate) async fn listen(&mut self, time: Duration) {
+        let reading = async { while self.next().await.is_some() {} };
+        let _ = timeout(time, reading).await;
+    }
+
     /// Kills it with SIGKILL, and hears what it said before.
     pub(crate) async fn kill(mut self) {
+        self.kill_now().await;
+    }
+
+    /// The same, and what it was is still there to be asked.
+    pub(crate) async fn kill_now(&mut self) {
         self.child.start_kill().unwrap();
         self.end().await;
     }
@@ -298,7 +322,8 @@ impl App {
         self.end().await;
     }
 
-    async fn end(&mut self) {
+    /// Hears all it has to say, and waits until it has ended.
+    pub(crate) async fn end(&mut self) {
         let ending = async {
             while self.next().await.is_some() {}
             self.child.wait().await.unwrap();
@@ -315,8 +340,17 @@ impl App {
                 continue;
             };
             let line = parse(said);
-            if let Line::Delivered(number) | Line::Spooled(number) = line {
-                self.books.acknowledge((&self.name, number));
+            match line {
+                Line::Opening => self.opening = Some(Instant::now()),
+                Line::Open => self.open = Some(Instant::now()),
+                Line::Delivered(number) | Line::Spooled(number) => {
+                    self.books.acknowledge((&self.name, number));
+                }
+                Line::Left(left) => self.left = Some(left),
+                Line::Refused(_) | Line::Broken(_) | Line::Failed { .. } => {
+                    self.complaint.get_or_insert_with(|| said.to_owned());
+                }
+                Line::Done | Line::Flushed => {}
             }
             return Some(line);
         }

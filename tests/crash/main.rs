@@ -13,6 +13,8 @@
 
 mod app;
 mod cancel;
+mod cycles;
+mod deque;
 mod direct;
 mod disk;
 mod ending;

@@ -55,6 +55,7 @@ impl<'a> Scene<'a> {
             max_batch: 64,
             replay_rate: None,
             padding: 0,
+            generation_bytes: 64 << 20,
             end: End::Stay,
         }
     }
@@ -88,6 +89,12 @@ impl<'a> Scene<'a> {
         })
         .await
         .unwrap();
+    }
+
+    /// Empties the far end: it has been looked through.
+    pub(crate) async fn clear(&self) {
+        let del = redis::cmd("DEL").arg(&self.queue).to_owned();
+        let _: u64 = self.redis.command(&del).await.unwrap();
     }
 
     /// Waits until Redis has no lane in its memory.

@@ -186,7 +186,9 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         if let State::Open { store, .. } = &self.state {
             self.shared.pulse.set_poke(store.poke());
         }
-        self.write_noting(draft)?;
+        // By itself, for it decides over the commits before it, and is to be there as a whole.
+        self.write(draft)?;
+        self.write_noting(Draft::default())?;
         self.reclaim()?;
         self.shared.condition.send_replace(Condition::Fine);
         self.measure();

@@ -2,19 +2,19 @@
 
 mod crash;
 mod disk;
+mod failing;
 mod model;
 
 use futures_util::{FutureExt, poll};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::classify::Landed;
 use crate::spool::{
-    chunk::{Kind, Writer},
+    chunk::{Frame, Kind, Writer},
     dir::tests::Scratch,
     store::memory::{
-        Call::{self, Apply, Flush, Scan, Sync},
-        Fault, MemoryStore,
+        Call::{self, Apply, Flush, Sync},
+        Fault, MemoryStore, State,
     },
 };
 
@@ -22,17 +22,45 @@ fn options(path: impl Into<PathBuf>) -> DiskOptions {
     DiskOptions {
         path: path.into(),
         durability: Durability::PowerLoss,
+        strict: false,
+        network: false,
+        generation_bytes: 64 << 20,
+        min_free: Some(0),
+        stalled_after: Duration::from_secs(60),
         metrics: SpoolMetrics::default(),
     }
 }
 
 fn start(store: &MemoryStore, durability: Durability) -> Disk {
-    let store = store.clone();
     let options = DiskOptions {
         durability,
         ..options("memory")
     };
-    Disk::start(&options, || Ok(store)).unwrap().0
+    start_with(store, &options)
+}
+
+fn start_with(store: &MemoryStore, options: &DiskOptions) -> Disk {
+    let store = store.clone();
+    Disk::start(options, move || store.open()).unwrap().0
+}
+
+fn done(lane: LaneId, through: u64, records: u64) -> Done {
+    Done {
+        lane,
+        through,
+        records,
+    }
+}
+
+/// How far the store has it that the lane is done with, in the last stamp.
+fn done_on_disk(state: &State, lane: LaneId) -> u64 {
+    let frames = state
+        .entries
+        .iter()
+        .filter(|(key, _)| key.lane() == lane)
+        .map(|(key, value)| Frame::parse(*key, value).unwrap());
+    let newest = frames.max_by_key(|frame| frame.stamp.commit);
+    newest.map_or(0, |frame| frame.stamp.done)
 }
 
 /// One chunk, or more if there are long records, with `first` and so on.
@@ -60,7 +88,7 @@ fn parked(lane: LaneId, number: u64) -> Parked {
 async fn nothing_is_acknowledged_before_the_disk_has_synced() {
     let store = MemoryStore::default();
     let disk = start(&store, Durability::PowerLoss);
-    for (call, made) in [(Apply, 0), (Flush, 1), (Sync, 2)] {
+    for (call, made) in [(Apply, 1), (Flush, 2), (Sync, 3)] {
         store.state().calls.clear();
         store.set_fault((call, Fault::Stall));
         let lane = LaneId::fresh();
@@ -82,7 +110,7 @@ async fn without_power_loss_the_disk_is_not_asked_to_sync() {
     disk.append(chunks(LaneId::fresh(), 1, &[b"a"]))
         .await
         .unwrap();
-    assert_eq!(store.state().calls, [Apply, Flush]);
+    assert_eq!(store.state().calls, [Call::Open, Apply, Flush]);
 }
 
 #[tokio::test]
@@ -153,124 +181,51 @@ async fn the_queue_to_the_disk_is_bounded_in_bytes() {
     assert_eq!(disk.room.available_permits(), ROOM_UNITS as usize);
 }
 
-async fn poisons(call: Call, fault: Fault) {
+#[tokio::test]
+async fn what_is_done_goes_with_the_next_write() {
     let store = MemoryStore::default();
-    let options = options("memory");
-    let metrics = options.metrics.clone();
-    let (disk, _) = Disk::start(&options, {
-        let store = store.clone();
-        || Ok(store)
-    })
-    .unwrap();
+    let disk = start(&store, Durability::PowerLoss);
     let lane = LaneId::fresh();
     disk.append(chunks(lane, 1, &[b"a"])).await.unwrap();
-    assert!(!disk.is_poisoned());
-
-    store.set_fault((call, fault));
-    let (one, other) = tokio::join!(
-        disk.append(chunks(lane, 2, &[b"b"])),
-        disk.append(chunks(LaneId::fresh(), 1, &[b"b"])),
-    );
-    // One of them at least was in the commit that failed, and its error says so.
-    let in_it = [one, other].map(|answer| answer.unwrap_err().landed() == Landed::Maybe);
-    assert!(in_it.contains(&true), "{call:?} {fault:?}");
-    assert!(disk.is_poisoned());
-    assert_eq!(metrics.poisoned.get(), 1);
-
-    // It stays that way although the disk works again.
-    store.set_fault(None);
-    let calls = store.state().calls.len();
-    let refused = disk.append(chunks(lane, 3, &[b"c"])).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Poisoned(_)) && refused.landed() == Landed::No);
-    disk.remove(
-        chunks(lane, 1, &[b"a"])
-            .iter()
-            .map(|chunk| chunk.key)
-            .collect(),
-    );
-    disk.sync().await.unwrap_err();
-    assert_eq!(store.state().calls.len(), calls);
-
-    // What it has can be read.
-    assert_eq!(disk.read(lane, 1, 1, 1).await.unwrap()[0].records, ["a"]);
-    assert!(disk.close().await.is_err());
-}
-
-#[tokio::test]
-async fn the_first_write_that_fails_is_the_last_one_tried() {
-    for call in [Apply, Flush, Sync] {
-        for fault in [Fault::Error, Fault::Panic] {
-            poisons(call, fault).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_panic_while_reading_is_an_error_and_poisons() {
-    let store = MemoryStore::default();
-    let disk = start(&store, Durability::PowerLoss);
-    store.set_fault((Scan, Fault::Panic));
-    assert!(disk.read(LaneId::fresh(), 1, 1, 1).await.is_err());
-    assert!(disk.is_poisoned());
-}
-
-#[test]
-fn a_panic_while_opening_is_damage() {
-    let opened = Disk::start(&options("memory"), || -> Result<MemoryStore, OpenError> {
-        panic!("sled does that")
-    });
-    assert!(matches!(opened, Err(OpenError::Damaged { .. })));
-
-    let store = MemoryStore::default();
-    store.set_fault((Scan, Fault::Panic));
-    let opened = Disk::start(&options("memory"), || Ok(store));
-    assert!(matches!(opened, Err(OpenError::Damaged { .. })));
-}
-
-#[tokio::test]
-async fn removals_go_with_the_next_write() {
-    let store = MemoryStore::default();
-    let disk = start(&store, Durability::PowerLoss);
-    let lane = LaneId::fresh();
-    let old = chunks(lane, 1, &[b"a"]);
-    let keys: Vec<Key> = old.iter().map(|chunk| chunk.key).collect();
-    disk.append(old).await.unwrap();
-    disk.remove(keys);
+    disk.done(done(lane, 1, 1));
     disk.append(chunks(lane, 2, &[b"b"])).await.unwrap();
-    let left = store.state().keys(Kind::Waiting);
-    assert_eq!(left.iter().map(Key::number).collect::<Vec<_>>(), [2]);
-    assert_eq!(store.state().calls.len(), 6);
+    assert_eq!(done_on_disk(&store.state(), lane), 1);
+    assert!(store.state().keys(Kind::Mark).is_empty());
+    assert_eq!(store.state().calls.len(), 1 + 6);
 }
 
 #[tokio::test]
-async fn removals_that_no_write_follows_are_made_on_their_own() {
+async fn what_is_done_and_no_write_follows_is_noted_on_its_own() {
     let store = MemoryStore::default();
     let disk = start(&store, Durability::PowerLoss);
     let lane = LaneId::fresh();
+    let mut next = 1;
     for count in [1, 1000] {
-        let mut written = Vec::new();
-        for number in 1..=count {
-            written.extend(chunks(lane, number, &[b"a"]));
+        for number in next..next + count {
+            disk.append(chunks(lane, number, &[b"a"])).await.unwrap();
         }
-        let keys: Vec<Key> = written.iter().map(|chunk| chunk.key).collect();
-        disk.append(written).await.unwrap();
-        for key in keys {
-            disk.remove(vec![key]);
+        for number in next..next + count {
+            disk.done(done(lane, number, 1));
         }
-        store.wait_until(|state| state.entries.is_empty());
+        next += count;
+        store.wait_until(|state| done_on_disk(state, lane) == next - 1);
     }
+    let noted = store.state().keys(Kind::Mark).len();
+    assert!((2..100).contains(&noted), "{noted}");
 }
 
 #[tokio::test]
-async fn the_last_handle_takes_the_removals_along() {
+async fn the_last_handle_takes_along_what_is_done() {
     let store = MemoryStore::default();
     let disk = start(&store, Durability::PowerLoss);
-    let written = chunks(LaneId::fresh(), 1, &[b"a"]);
-    let keys = written.iter().map(|chunk| chunk.key).collect();
-    disk.append(written).await.unwrap();
-    disk.remove(keys);
+    let lane = LaneId::fresh();
+    disk.append(chunks(lane, 1, &[b"a"])).await.unwrap();
+    disk.done(done(lane, 1, 1));
     drop(disk);
-    store.wait_until(|state| state.entries.is_empty());
+    store.wait_until(|state| state.clean.is_some());
+    assert_eq!(done_on_disk(&store.state(), lane), 1);
+    let clean = store.state().clean.clone().unwrap();
+    assert_eq!((clean.waiting, clean.lane(lane)), (0, Some((0, 1))));
 }
 
 #[tokio::test]
@@ -279,7 +234,7 @@ async fn a_closed_disk_refuses_and_answers() {
     let disk = start(&store, Durability::PowerLoss);
     let other = disk.clone();
     disk.close().await.unwrap();
-    other.remove(vec![Key::first_of(Kind::Waiting)]);
+    other.done(done(LaneId::fresh(), 1, 1));
     assert!(matches!(
         other.read(LaneId::fresh(), 1, 1, 1).await,
         Err(StoreError::Closed)
@@ -319,40 +274,23 @@ async fn reading_begins_with_the_chunk_that_has_the_number() {
 }
 
 #[tokio::test]
-async fn a_damaged_chunk_ends_what_is_read_and_is_then_the_error() {
+async fn what_is_parked_is_kept_until_it_is_sent_again() {
     let store = MemoryStore::default();
     let disk = start(&store, Durability::PowerLoss);
     let lane = LaneId::fresh();
-    let mut written = chunks(lane, 1, &[b"1"]);
-    written.extend(chunks(lane, 2, &[b"2"]));
-    let key = written[1].key;
-    disk.append(written).await.unwrap();
-    let mut spoilt = store.state().entries[&key].to_vec();
-    *spoilt.last_mut().unwrap() ^= 1;
-    store.state().entries.insert(key, spoilt.into());
-
-    assert_eq!(disk.read(lane, 1, 9, 9999).await.unwrap().len(), 1);
-    let error = disk.read(lane, 2, 9, 9999).await.unwrap_err();
-    assert!(matches!(error, StoreError::Damaged(_)));
-    assert!(!disk.is_poisoned());
-    let opened = Disk::start(&options("memory"), || Ok(store));
-    assert!(matches!(opened, Err(OpenError::Damaged { .. })));
-}
-
-#[tokio::test]
-async fn parking_removes_and_keeps_in_one_step() {
-    let store = MemoryStore::default();
-    let disk = start(&store, Durability::PowerLoss);
-    let lane = LaneId::fresh();
-    let written = chunks(lane, 1, &[b"job"]);
-    let keys = written.iter().map(|chunk| chunk.key).collect();
-    disk.append(written).await.unwrap();
+    disk.append(chunks(lane, 1, &[b"job"])).await.unwrap();
     store.state().calls.clear();
-    disk.park(vec![parked(lane, 1)], keys).await.unwrap();
+    disk.park(vec![parked(lane, 1)]).await.unwrap();
     assert_eq!(store.state().calls, [Apply, Flush, Sync]);
-    assert!(disk.read(lane, 1, 9, 99).await.unwrap().is_empty());
     assert_eq!(disk.parked(9).await.unwrap(), [parked(lane, 1)]);
     assert_eq!(disk.parked(0).await.unwrap(), []);
+
+    store.state().calls.clear();
+    let again = chunks(lane, 2, &[b"job"]);
+    disk.unpark(vec![(lane, 1)], again).await.unwrap();
+    assert_eq!(store.state().calls, [Apply, Flush, Sync]);
+    assert_eq!(disk.parked(9).await.unwrap(), []);
+    assert_eq!(disk.read(lane, 2, 9, 99).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -251,18 +251,20 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         }
         let noted = std::mem::take(&mut *self.shared.done.lock());
         draft.done.clone_from(&noted.lanes);
-        let result = self.write(draft);
-        if result.is_err() {
+        if let Err(error) = self.write(draft) {
             let mut done = self.shared.done.lock();
             noted.lanes.into_values().for_each(|note| done.add(note));
-        } else if noted.count > 0 {
-            // What was asked for is durable; that this fails is the next one's problem.
+            return Err(error);
+        }
+        // What was asked for is durable; that this fails is the next one's problem.
+        if self.roll_over() || noted.count > 0 {
             let _ = self.reclaim();
         }
-        result
+        self.measure();
+        Ok(())
     }
 
-    fn write(&mut self, draft: Draft) -> Result<(), StoreError> {
+    pub(super) fn write(&mut self, draft: Draft) -> Result<(), StoreError> {
         if draft.is_empty() {
             return Ok(());
         }
@@ -286,27 +288,35 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         if records > 0 {
             metrics.commit_records.observe(records.into());
         }
+        Ok(())
+    }
+
+    /// Begins a new generation if it is time for one. Says whether it has.
+    fn roll_over(&mut self) -> bool {
+        let State::Open { store, .. } = &mut self.state else {
+            return false;
+        };
         let rolled = catch_unwind(AssertUnwindSafe(|| store.roll_over()))
             .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))));
         match rolled {
             Ok(true) => {
                 self.shared.pulse.set_poke(store.poke());
-                let _ = self.reclaim();
+                true
             }
-            Ok(false) => {}
+            Ok(false) => false,
             Err(error) => {
                 self.fail(error, None);
+                false
             }
         }
-        self.measure();
-        Ok(())
     }
 
-    /// Gives back the room of what is done with, as far as it can.
+    /// Gives back the room of what is done with, as far as it can. Nothing rolls over meanwhile: what is
+    /// copied, and what is said again about it, are in one generation.
     pub(super) fn reclaim(&mut self) -> Result<(), StoreError> {
         loop {
             let State::Open { store, ledger } = &self.state else {
-                return Ok(());
+                return Err(self.refusal());
             };
             let Some(reclaim) = store.reclaimable(ledger) else {
                 return Ok(());
@@ -317,7 +327,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
                 ..Draft::default()
             })?;
             let State::Open { store, ledger } = &mut self.state else {
-                return Ok(());
+                return Err(self.refusal());
             };
             let gone = catch_unwind(AssertUnwindSafe(|| store.reclaim(&reclaim, ledger)))
                 .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))));

@@ -18,6 +18,8 @@ mod format;
 mod lock;
 mod place;
 mod quarantine;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -271,109 +273,5 @@ pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error
         action,
         path,
         source,
-    }
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    /// A place that nothing is at yet, removed with all that comes to be there.
-    pub(in crate::spool) struct Scratch(PathBuf);
-
-    impl Scratch {
-        pub(in crate::spool) fn new() -> Self {
-            let name = format!("seawall-test-{}", uuid::Uuid::now_v7());
-            Self(std::env::temp_dir().join(name))
-        }
-
-        pub(in crate::spool) fn path(&self) -> &Path {
-            &self.0
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn only_its_owner_can_look_into_it() {
-        let scratch = Scratch::new();
-        let mode = || fs::metadata(scratch.path()).unwrap().permissions().mode() & 0o777;
-        drop(Directory::open(scratch.path()).unwrap());
-        assert_eq!(mode(), 0o700);
-
-        fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
-        drop(Directory::open(scratch.path()).unwrap());
-        assert_eq!(mode(), 0o700);
-    }
-
-    #[test]
-    fn a_second_handle_is_told_who_has_the_first() {
-        let scratch = Scratch::new();
-        let first = Directory::open(scratch.path()).unwrap();
-        let refusal = Directory::open(scratch.path()).unwrap_err();
-        assert!(
-            matches!(refusal, OpenError::Locked { holder: Some(pid), .. } if pid == std::process::id()),
-            "{refusal}"
-        );
-        drop(first);
-        Directory::open(scratch.path()).unwrap();
-    }
-
-    #[test]
-    fn a_newer_spool_is_refused_untouched() {
-        let scratch = Scratch::new();
-        fs::create_dir_all(scratch.path()).unwrap();
-        let format = scratch.path().join(FORMAT);
-        fs::write(&format, "seawall-spool 2\nand more\n").unwrap();
-        // Only the first line is the version.
-        let refusal = Directory::open(scratch.path()).unwrap_err();
-        assert!(
-            matches!(
-                refusal,
-                OpenError::Version {
-                    found: 2,
-                    known: 1,
-                    ..
-                }
-            ),
-            "{refusal}"
-        );
-        let left: Vec<_> = fs::read_dir(scratch.path()).unwrap().collect();
-        assert_eq!(left.len(), 1);
-        assert!(fs::read_to_string(&format).unwrap().ends_with("and more\n"));
-    }
-
-    #[test]
-    fn somebody_elses_files_are_left_alone() {
-        let scratch = Scratch::new();
-        fs::create_dir_all(scratch.path()).unwrap();
-        fs::write(scratch.path().join("thesis.tex"), "..").unwrap();
-        let refusal = Directory::open(scratch.path()).unwrap_err();
-        assert!(matches!(refusal, OpenError::NotASpool { .. }), "{refusal}");
-        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_first_start_that_was_cut_short_is_made_good() {
-        let scratch = Scratch::new();
-        fs::create_dir_all(scratch.path()).unwrap();
-        fs::write(scratch.path().join(LOCK), "").unwrap();
-        fs::write(scratch.path().join(FORMAT_NEW), "seaw").unwrap();
-        drop(Directory::open(scratch.path()).unwrap());
-        let format = fs::read_to_string(scratch.path().join(FORMAT)).unwrap();
-        assert_eq!(format, "seawall-spool 1\n");
-    }
-
-    #[test]
-    fn a_file_in_the_way_is_said_to_be_one() {
-        let scratch = Scratch::new();
-        fs::write(scratch.path(), "").unwrap();
-        let refusal = Directory::open(scratch.path()).unwrap_err().to_string();
-        assert!(refusal.contains("a file in the way"), "{refusal}");
-        fs::remove_file(scratch.path()).unwrap();
     }
 }

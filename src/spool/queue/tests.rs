@@ -1,56 +1,17 @@
 //! What only a disk that stalls can show. The far end and the rest of the disk's faults are tested
 //! from outside, in `tests/crash`.
 
-use std::{ops::ControlFlow, sync::mpsc as std_mpsc};
-
 use bytes::Bytes;
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use tower::{Service, service_fn, util::BoxCloneSyncService};
 
 use super::*;
 use crate::spool::{
     Owner, SpoolOptions, Spooling, Undecodable,
-    chunk::Key,
     commit::{Disk, DiskOptions, Durability},
-    store::{Changes, Store},
+    store::memory::{Call, Fault, MemoryStore},
     usage::Usage,
 };
-
-/// Takes the first write and never comes back from it, until the other end is dropped.
-struct Stalled(Mutex<std_mpsc::Receiver<()>>);
-
-impl Store for Stalled {
-    fn apply(&mut self, _: Changes) -> Result<(), StoreError> {
-        let _ = self.0.lock().recv();
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn scan(
-        &self,
-        _: Key,
-        _: Key,
-        _: &mut dyn FnMut(Key, Bytes) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn last(&self, _: Key, _: Key) -> Result<Option<Key>, StoreError> {
-        Ok(None)
-    }
-
-    fn disk_bytes(&self) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-}
 
 struct Note;
 
@@ -76,15 +37,23 @@ impl Spoolable for Note {
 /// back from the far end, and has to wait for that disk too; the third has gathered.
 #[tokio::test(start_paused = true)]
 async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
-    let (stalled, stall) = std_mpsc::channel();
     let options = SpoolOptions::new("no directory");
     let disk_options = DiskOptions {
         path: options.path.clone(),
         durability: Durability::ProcessCrash,
+        strict: false,
+        network: false,
+        generation_bytes: options.generation_bytes,
+        min_free: None,
+        stalled_after: options.stalled_after,
         metrics: options.metrics.clone(),
     };
-    let store = Stalled(Mutex::new(stall));
-    let (disk, left) = Disk::start(&disk_options, move || Ok(store)).expect("it opens");
+    let store = MemoryStore::default();
+    store.set_fault((Call::Apply, Fault::Stall));
+    let (disk, left) = {
+        let store = store.clone();
+        Disk::start(&disk_options, move || store.open()).expect("it opens")
+    };
     let usage = Usage::new(10, 1 << 20, options.metrics.clone());
     let (answer_after, disk_timeout) = (options.spool_after * 3, options.disk_timeout);
     let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
@@ -108,5 +77,5 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
         assert_eq!(answer.expect_err("it is nowhere").kind(), ErrorKind::Spool);
     }
     assert!(since.elapsed() < disk_timeout * 2);
-    drop(stalled);
+    store.set_fault(None);
 }

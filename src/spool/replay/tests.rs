@@ -46,6 +46,11 @@ impl Bench {
         let disk_options = DiskOptions {
             path: options.path.clone(),
             durability: Durability::ProcessCrash,
+            strict: false,
+            network: false,
+            generation_bytes: options.generation_bytes,
+            min_free: None,
+            stalled_after: options.stalled_after,
             metrics: options.metrics.clone(),
         };
         let (disk, left) = Disk::open(&disk_options).expect("an empty directory opens");

@@ -5,23 +5,31 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{Changes, Store};
+use super::{Live, Opened, Reclaim, Store};
 use crate::spool::{
-    chunk::{Key, Kind},
-    error::StoreError,
+    audit::Audit,
+    chunk::{Chunk, Frame, Key, Kind, LaneId, SpoolId},
+    dir::{Clean, Space},
+    error::{OpenError, StoreError},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::spool) enum Call {
+    Open,
     Apply,
     Flush,
     Sync,
+    RollOver,
+    Reclaim,
     Scan,
+    Close,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::spool) enum Fault {
     Error,
+    /// The same, once.
+    OneError,
     Panic,
     /// Waits until the fault is taken away.
     Stall,
@@ -34,8 +42,12 @@ pub(in crate::spool) struct MemoryStore(Arc<(Mutex<State>, Condvar)>);
 #[derive(Default)]
 pub(in crate::spool) struct State {
     pub(in crate::spool) entries: BTreeMap<Key, Bytes>,
-    /// All calls but scans.
+    /// What was written and what was opened, in order.
     pub(in crate::spool) calls: Vec<Call>,
+    pub(in crate::spool) clean: Option<Clean>,
+    pub(in crate::spool) space: Option<Space>,
+    /// What is reclaimable next.
+    pub(in crate::spool) reclaim: Option<Reclaim>,
     fault: Option<(Call, Fault)>,
     stalled: bool,
 }
@@ -64,11 +76,43 @@ impl MemoryStore {
         assert!(!waited.timed_out(), "the thread does not get there");
     }
 
+    /// As often as there is reason to.
+    pub(in crate::spool) fn open(&self) -> Result<Opened<Self>, OpenError> {
+        let state = self.enter(Call::Open).map_err(|error| OpenError::Io {
+            action: "open",
+            path: "memory".into(),
+            source: std::io::Error::other(error),
+        })?;
+        let mut audit = Audit::default();
+        for (key, value) in &state.entries {
+            if let Ok(frame) = Frame::parse(*key, value) {
+                audit.see(&frame);
+            }
+        }
+        audit.end_generation();
+        Ok(Opened {
+            store: self.clone(),
+            audit,
+            clean: state.clean.clone(),
+            id: ID,
+            set_aside: 0,
+        })
+    }
+
     fn enter(&self, call: Call) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state();
+        if NOTED.contains(&call) {
+            state.calls.push(call);
+        }
+        self.0.1.notify_all();
         let fault = |state: &State| state.fault.filter(|(at, _)| *at == call);
         match fault(&state) {
-            Some((_, Fault::Error)) => return Err(StoreError::Unknown("told to fail".into())),
+            Some((_, fault @ (Fault::Error | Fault::OneError))) => {
+                if fault == Fault::OneError {
+                    state.fault = None;
+                }
+                return Err(StoreError::Unknown("told to fail".into()));
+            }
             Some((_, Fault::Panic)) => panic!("told to panic"),
             Some((_, Fault::Stall)) => {
                 state.stalled = true;
@@ -80,27 +124,35 @@ impl MemoryStore {
             }
             None => {}
         }
-        if call != Call::Scan {
-            state.calls.push(call);
-        }
-        self.0.1.notify_all();
         Ok(state)
     }
 }
+
+const ID: SpoolId = SpoolId::from_bytes(*b"inmemory");
+
+const NOTED: [Call; 5] = [
+    Call::Open,
+    Call::Apply,
+    Call::Flush,
+    Call::Sync,
+    Call::Reclaim,
+];
 
 /// So that a promise that is broken is a test that fails, and not one that hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Store for MemoryStore {
-    fn apply(&mut self, changes: Changes) -> Result<(), StoreError> {
+    fn begin(&mut self) -> Result<(), OpenError> {
+        self.state().clean = None;
+        Ok(())
+    }
+
+    fn apply(&mut self, chunks: Vec<Chunk>) -> Result<(), StoreError> {
         let mut state = self.enter(Call::Apply)?;
-        for key in changes.remove {
-            state.entries.remove(&key);
-        }
-        let put = changes.put.into_iter();
+        let chunks = chunks.into_iter();
         state
             .entries
-            .extend(put.map(|chunk| (chunk.key, chunk.value.into())));
+            .extend(chunks.map(|chunk| (chunk.key, chunk.value.into())));
         Ok(())
     }
 
@@ -114,12 +166,15 @@ impl Store for MemoryStore {
 
     fn scan(
         &self,
-        from: Key,
-        to: Key,
+        kind: Kind,
+        lane: LaneId,
+        from: u64,
         visit: &mut dyn FnMut(Key, Bytes) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let state = self.enter(Call::Scan)?;
-        for (key, value) in state.entries.range(from..=to) {
+        let before = state.entries.range(Key::range(kind, lane, 0, from));
+        let begin = before.last().map_or(from, |(key, _)| key.number());
+        for (key, value) in state.entries.range(Key::range(kind, lane, begin, u64::MAX)) {
             if visit(*key, value.clone()).is_break() {
                 break;
             }
@@ -127,28 +182,42 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn last(&self, from: Key, to: Key) -> Result<Option<Key>, StoreError> {
-        let state = self.enter(Call::Scan)?;
-        Ok(state
-            .entries
-            .range(from..=to)
-            .next_back()
-            .map(|(key, _)| *key))
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        let state = self.state();
+        Ok(state.entries.values().map(|value| value.len() as u64).sum())
     }
 
-    fn disk_bytes(&self) -> Result<u64, StoreError> {
-        Ok(self
-            .state()
-            .entries
-            .values()
-            .map(|value| value.len() as u64)
-            .sum())
+    fn space(&self) -> Option<Space> {
+        self.state().space
+    }
+
+    fn roll_over(&mut self) -> Result<bool, StoreError> {
+        self.enter(Call::RollOver).map(|_| false)
+    }
+
+    fn reclaimable(&self, _: &dyn Live) -> Option<Reclaim> {
+        self.state().reclaim.clone()
+    }
+
+    fn reclaim(&mut self, _: &Reclaim, _: &dyn Live) -> Result<(), StoreError> {
+        self.enter(Call::Reclaim)?.reclaim = None;
+        Ok(())
+    }
+
+    fn has(&self, lane: LaneId) -> bool {
+        self.state().entries.keys().any(|key| key.lane() == lane)
+    }
+
+    fn close(self, clean: &Clean) -> Result<(), StoreError> {
+        self.enter(Call::Close)?.clean = Some(clean.clone());
+        self.0.1.notify_all();
+        Ok(())
     }
 }
 
 impl State {
     pub(in crate::spool) fn keys(&self, kind: Kind) -> Vec<Key> {
-        let range = Key::first_of(kind)..=Key::last_of(kind);
-        self.entries.range(range).map(|(key, _)| *key).collect()
+        let keys = self.entries.keys().copied();
+        keys.filter(|key| key.kind() == kind).collect()
     }
 }

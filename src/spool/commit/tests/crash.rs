@@ -77,12 +77,16 @@ impl Books {
     }
 
     fn check(&self, path: &Path, lane: LaneId, what: &str) {
-        let (disk, _) = Disk::open(&options(path)).unwrap();
+        let (disk, left) = Disk::open(&options(path)).unwrap();
+        let front = left.lanes.first().map_or(0, |lane| lane.first);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
         runtime.block_on(async {
-            let held = disk.read(lane, 0, usize::MAX, usize::MAX).await.unwrap();
+            let held = disk
+                .read(lane, front, usize::MAX, usize::MAX)
+                .await
+                .unwrap();
             let mut next = held.first().map_or(self.acked + 1, |held| held.first);
             assert!(
                 next <= self.removed + 1,
@@ -160,7 +164,10 @@ fn victim() {
     let lane = LaneId::from_bytes(u128::from_str_radix(&lane, 16).unwrap().to_be_bytes());
     say("opening");
     let (disk, left) = Disk::open(&options(path)).unwrap();
-    let mut next = left.lanes.first().map_or(1, |lane| lane.last + 1);
+    let (mut front, mut next) = left
+        .lanes
+        .first()
+        .map_or((1, 1), |lane| (lane.first, lane.last + 1));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -171,11 +178,12 @@ fn victim() {
             disk.append(chunks(lane, next, &slices)).await.unwrap();
             next += records.len() as u64;
             say(&format!("{ACKED}{}", next - 1));
-            let oldest = disk.read(lane, 0, 1, 1).await.unwrap();
+            let oldest = disk.read(lane, front, 1, 1).await.unwrap();
             if oldest[0].first + DEPTH * 20 < next {
                 let removing = oldest[0].end() - 1;
                 say(&format!("{REMOVING}{removing}"));
-                disk.remove(oldest.into_iter().flat_map(|held| held.keys).collect());
+                front = removing + 1;
+                disk.done(done(lane, removing, oldest[0].records.len() as u64));
             }
         }
     });

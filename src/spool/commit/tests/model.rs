@@ -10,11 +10,14 @@ use super::*;
 enum Step {
     /// To one of three lanes, this many records of this many bytes.
     Append(usize, usize, usize),
-    /// The oldest chunks of a lane, up to this many records.
-    Remove(usize, usize),
-    /// The oldest record group of a lane.
+    /// The oldest records of a lane, be it in the middle of a chunk, up to this many.
+    Finish(usize, usize),
+    /// The oldest record of a lane.
     Park(usize),
-    Reopen,
+    /// The oldest parked records, up to this many, go to the end of a lane, in one step.
+    Unpark(usize, usize),
+    /// After an orderly close, or after a kill.
+    Reopen(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -23,9 +26,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..3usize, 1..30usize, size).prop_map(|(lane, count, size)| {
             Step::Append(lane, if size > 500 { 1 + count % 3 } else { count }, size)
         }),
-        4 => (0..3usize, 1..60usize).prop_map(|(lane, count)| Step::Remove(lane, count)),
+        4 => (0..3usize, 1..60usize).prop_map(|(lane, count)| Step::Finish(lane, count)),
         1 => (0..3usize).prop_map(Step::Park),
-        1 => Just(Step::Reopen),
+        1 => (0..3usize, 1..3usize).prop_map(|(lane, count)| Step::Unpark(lane, count)),
+        1 => any::<bool>().prop_map(Step::Reopen),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -37,9 +41,30 @@ struct Model {
     next: [u64; 3],
 }
 
-async fn run(steps: Vec<Step>) {
+impl Model {
+    fn oldest(&self, lane: LaneId, count: usize) -> Vec<(LaneId, u64)> {
+        let all = self.waiting.range((lane, 0)..=(lane, u64::MAX));
+        all.map(|(key, _)| *key).take(count).collect()
+    }
+
+    fn finish(&mut self, disk: &Disk, lane: LaneId, count: usize) {
+        let finished = self.oldest(lane, count);
+        if let Some((_, through)) = finished.last() {
+            disk.done(done(lane, *through, finished.len() as u64));
+        }
+        for key in finished {
+            self.waiting.remove(&key);
+        }
+    }
+}
+
+async fn run(steps: Vec<Step>, generation_bytes: u64) {
     let scratch = Scratch::new();
-    let (mut disk, _) = Disk::open(&options(scratch.path())).unwrap();
+    let options = DiskOptions {
+        generation_bytes,
+        ..options(scratch.path())
+    };
+    let (mut disk, _) = Disk::open(&options).unwrap();
     let lanes = [LaneId::fresh(), LaneId::fresh(), LaneId::fresh()];
     let mut model = Model {
         next: [1; 3],
@@ -60,46 +85,43 @@ async fn run(steps: Vec<Step>) {
                 let numbered = (first..).map(|number| (lanes[at], number));
                 model.waiting.extend(numbered.zip(records));
             }
-            Step::Remove(at, count) => {
-                let held = disk.read(lanes[at], 0, count, usize::MAX).await.unwrap();
-                for held in held {
-                    for number in held.first..held.end() {
-                        model.waiting.remove(&(lanes[at], number));
-                    }
-                    disk.remove(held.keys);
-                }
-            }
+            Step::Finish(at, count) => model.finish(&disk, lanes[at], count),
             Step::Park(at) => {
-                let held = disk.read(lanes[at], 0, 1, 1).await.unwrap();
-                let Some(held) = held.into_iter().next() else {
+                let Some(&key) = model.oldest(lanes[at], 1).first() else {
                     continue;
                 };
-                let numbers = held.first..held.end();
-                let park = numbers.zip(held.records).map(|(number, record)| {
-                    model.waiting.remove(&(lanes[at], number));
-                    model.parked.insert((lanes[at], number), record.to_vec());
-                    Parked {
-                        record,
-                        ..parked(lanes[at], number)
-                    }
-                });
-                disk.park(park.collect(), held.keys).await.unwrap();
+                let record = model.waiting[&key].clone();
+                let park = Parked {
+                    record: record.clone().into(),
+                    ..parked(key.0, key.1)
+                };
+                disk.park(vec![park]).await.unwrap();
+                model.finish(&disk, lanes[at], 1);
+                model.parked.insert(key, record);
             }
-            Step::Reopen => {
+            Step::Unpark(at, count) => {
+                let which: Vec<_> = model.parked.keys().copied().take(count).collect();
+                let first = model.next[at];
+                let records: Vec<_> = which.iter().map(|key| model.parked[key].clone()).collect();
+                let slices: Vec<&[u8]> = records.iter().map(|record| &**record).collect();
+                let put = chunks(lanes[at], first, &slices);
+                disk.unpark(which.clone(), put).await.unwrap();
+                model.next[at] += which.len() as u64;
+                let numbered = (first..).map(|number| (lanes[at], number));
+                model.waiting.extend(numbered.zip(records));
+                model.parked.retain(|key, _| !which.contains(key));
+            }
+            Step::Reopen(in_order) => {
                 disk.close().await.unwrap();
-                let (again, left) = Disk::open(&options(scratch.path())).unwrap();
-                disk = again;
-                assert_eq!(left.parked, model.parked.len() as u64);
-                let counted: u64 = left.lanes.iter().map(|lane| lane.records).sum();
-                assert_eq!(counted, model.waiting.len() as u64);
-                for lane in left.lanes {
-                    let mut numbers = model.waiting.keys().filter(|(at, _)| *at == lane.lane);
-                    assert_eq!(numbers.next(), Some(&(lane.lane, lane.first)));
-                    assert_eq!(
-                        numbers.next_back().map_or(lane.first, |key| key.1),
-                        lane.last
-                    );
+                if !in_order {
+                    let _ = std::fs::remove_file(scratch.path().join("CLEAN"));
                 }
+                let (again, left) = Disk::open(&options).unwrap();
+                disk = again;
+                compare_left(&left, &model);
+                let recovery = disk.recovery();
+                assert_eq!(recovery.clean, in_order);
+                assert!(!recovery.has_loss(), "{recovery:?}");
             }
         }
         disk.sync().await.unwrap();
@@ -107,19 +129,36 @@ async fn run(steps: Vec<Step>) {
     }
 }
 
+fn compare_left(left: &Left, model: &Model) {
+    assert_eq!(left.parked, model.parked.len() as u64);
+    let counted: u64 = left.lanes.iter().map(|lane| lane.records).sum();
+    assert_eq!(counted, model.waiting.len() as u64);
+    for lane in &left.lanes {
+        let numbers = model.oldest(lane.lane, usize::MAX);
+        assert_eq!(numbers.len() as u64, lane.records);
+        assert_eq!(numbers.first(), Some(&(lane.lane, lane.first)));
+        assert_eq!(numbers.last(), Some(&(lane.lane, lane.last)));
+    }
+}
+
 async fn compare(disk: &Disk, lanes: &[LaneId], model: &Model) {
-    let mut waiting = BTreeMap::new();
     for lane in lanes {
-        for held in disk.read(*lane, 0, usize::MAX, usize::MAX).await.unwrap() {
-            for (number, record) in (held.first..).zip(held.records) {
-                waiting.insert((*lane, number), record.to_vec());
-            }
+        let numbers = model.oldest(*lane, usize::MAX);
+        let Some(&(_, front)) = numbers.first() else {
+            continue;
+        };
+        let held = disk.read(*lane, front, usize::MAX, usize::MAX).await;
+        let read = held.unwrap().into_iter().flat_map(|held| {
+            let numbers = held.first..;
+            numbers.zip(held.records)
+        });
+        let read: Vec<_> = read.filter(|(number, _)| *number >= front).collect();
+        assert_eq!(read.len(), numbers.len());
+        for ((number, record), key) in read.into_iter().zip(numbers) {
+            assert_eq!(number, key.1);
+            assert!(*record == *model.waiting[&key], "not what was written");
         }
     }
-    assert!(
-        waiting == model.waiting,
-        "what waits is not what the model has"
-    );
     let parked = disk.parked(usize::MAX).await.unwrap().into_iter();
     let parked: BTreeMap<_, _> = parked
         .map(|parked| ((parked.lane, parked.number), parked.record.to_vec()))
@@ -134,8 +173,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn a_spool_holds_what_a_map_would(steps in steps()) {
+    fn a_spool_holds_what_a_map_would(
+        steps in steps(),
+        generation_bytes in prop_oneof![Just(1u64), Just(1 << 20), Just(64 << 20)],
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(run(steps));
+        runtime.block_on(run(steps, generation_bytes));
     }
 }

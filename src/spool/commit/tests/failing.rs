@@ -1,0 +1,66 @@
+//! A disk that fails, once or for ever: who waits hears of it, and it is opened again.
+
+use super::*;
+use crate::{classify::Landed, spool::store::memory::Call::Open};
+
+/// The metrics of a disk are those of its options.
+fn options_and_poisoned() -> (DiskOptions, impl Fn() -> i64) {
+    let options = options("memory");
+    let poisoned = options.metrics.poisoned.clone();
+    (options, move || poisoned.get())
+}
+
+fn opens(state: &State) -> usize {
+    state.calls.iter().filter(|call| **call == Open).count()
+}
+
+async fn fails(call: Call, fault: Fault) {
+    let what = format!("{call:?} {fault:?}");
+    let store = MemoryStore::default();
+    let (options, poisoned) = options_and_poisoned();
+    let disk = start_with(&store, &options);
+    let lane = LaneId::fresh();
+    disk.append(chunks(lane, 1, &[b"a"])).await.unwrap();
+    assert_eq!(disk.condition(), Condition::Fine);
+
+    store.set_fault((call, fault));
+    let (one, other) = tokio::join!(
+        disk.append(chunks(lane, 2, &[b"b"])),
+        disk.append(chunks(LaneId::fresh(), 1, &[b"b"])),
+    );
+    // One of them at least was in the commit that failed, and its error says so.
+    let in_it = [one, other].map(|answer| answer.unwrap_err().landed() == Landed::Maybe);
+    assert!(in_it.contains(&true), "{what}");
+    assert!(disk.is_poisoned());
+    assert_eq!(poisoned(), 1);
+    let refused = disk.append(chunks(lane, 3, &[b"c"])).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Poisoned(_)) && refused.landed() == Landed::No);
+    disk.read(lane, 1, 1, 1).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn who_waits_for_a_write_that_fails_hears_of_it() {
+    for call in [Apply, Flush, Sync] {
+        for fault in [Fault::Error, Fault::Panic] {
+            fails(call, fault).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_reading_is_an_error_and_it_is_opened_again() {
+    let store = MemoryStore::default();
+    let disk = start(&store, Durability::PowerLoss);
+    store.set_fault((Call::Scan, Fault::Panic));
+    assert!(disk.read(LaneId::fresh(), 1, 1, 1).await.is_err());
+    store.set_fault(None);
+    store.wait_until(|state| opens(state) == 2);
+}
+
+#[test]
+fn a_panic_while_opening_is_damage() {
+    let store = MemoryStore::default();
+    store.set_fault((Open, Fault::Panic));
+    let opened = Disk::start(&options("memory"), move || store.open());
+    assert!(matches!(opened, Err(OpenError::Damaged { .. })));
+}
