@@ -35,7 +35,7 @@ fn lane() -> LaneId {
 
 fn written(first: u64, records: &[Vec<u8>]) -> Vec<(Key, Bytes, u32)> {
     let mut writer =
-        Writer::new(lane(), "emails", first, first - 1, 1_700_000_000_000).with_refused(2);
+        Writer::new(lane(), "emails", first, first - 1, 1_700_000_000_000, 0).with_refused(2);
     for record in records {
         assert!(writer.push_if(|buffer| buffer.extend_from_slice(record), |_| true));
     }
@@ -118,7 +118,7 @@ proptest! {
         let parked = parked(vec![5; size]);
         let mut gather = Gather::default();
         let mut back = None;
-        for mut chunk in parked.encode() {
+        for mut chunk in parked.encode(0) {
             chunk.stamp(SPOOL, &STAMP);
             prop_assert!(back.is_none() && chunk.value.len() <= LONGEST);
             let frame = Frame::parse(chunk.key, &chunk.value.into()).unwrap();
@@ -161,18 +161,10 @@ proptest! {
         let mut chunk = header.seal(value, 1, count, 0, 1);
         chunk.stamp(SPOOL, &STAMP);
         if let Ok(frame) = Frame::parse(chunk.key, &chunk.value.into()) {
-            let whole = || Gather::default().push(Frame { ..clone(&frame) }).unwrap().unwrap();
+            let whole = || Gather::default().push(frame.clone()).unwrap().unwrap();
             let _ = Held::of(whole());
             let _ = Parked::of(whole());
         }
-    }
-}
-
-fn clone(frame: &Frame) -> Frame {
-    Frame {
-        queue: frame.queue.clone(),
-        body: frame.body.clone(),
-        ..*frame
     }
 }
 
@@ -232,7 +224,7 @@ fn a_missing_part_is_noticed() {
 
 #[test]
 fn a_record_that_spoils_its_buffer_spoils_no_other() {
-    let mut writer = Writer::new(lane(), "q", 1, 0, 0);
+    let mut writer = Writer::new(lane(), "q", 1, 0, 0, 0);
     writer.push_if(|buffer| buffer.extend_from_slice(b"one"), |_| true);
     let spoil = |buffer: &mut Vec<u8>| {
         buffer.clear();
@@ -284,7 +276,7 @@ fn version_1_is_these_bytes() {
     ];
     assert_eq!(hex(&value), expected.concat());
 
-    let parked = parked(b"job".to_vec()).encode();
+    let parked = parked(b"job".to_vec()).encode(0);
     let body = "03000000 21000000".replace(' ', "");
     let value = hex(&parked[0].value);
     assert_eq!(&value[..24], "8973656177616c6c01020000");

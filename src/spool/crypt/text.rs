@@ -107,7 +107,8 @@ mod tests {
                 base64.replace('+', "-").replace('/', "_"),
                 base64,
             ] {
-                prop_assert_eq!(text.parse::<Key>().unwrap().bytes(), &bytes);
+                let key: Key = text.parse().unwrap();
+                prop_assert_eq!(key.bytes(), &bytes);
             }
         }
 

@@ -51,6 +51,7 @@ impl Bench {
             generation_bytes: options.generation_bytes,
             min_free: None,
             stalled_after: options.stalled_after,
+            ring: Arc::default(),
             metrics: options.metrics.clone(),
         };
         let (disk, left) = Disk::open(&disk_options).expect("an empty directory opens");
@@ -66,7 +67,7 @@ impl Bench {
     /// Writes what is to be written, and takes note of it.
     async fn append(&mut self, span: Span) {
         self.lane.appending(span);
-        let mut writer = Writer::new(self.id, "notes", span.first, 0, 0);
+        let mut writer = Writer::new(self.id, "notes", span.first, 0, 0, 0);
         for _ in span.first..=span.last {
             assert!(writer.push_if(
                 |into| Note.encode(into),
