@@ -5,24 +5,26 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench chaos lint doc alerts cargo redis
+.PHONY: help demo test bench chaos chaos-spool lint doc alerts cargo redis faults
 
 # What the demo is given: make demo ARGS="--jobs 1000000 --seed 7"
 ARGS ?=
 # How many seeds `make chaos` runs where `make test` runs 200.
 SEEDS ?= 2000
+# How many records `make chaos-spool` sends through a small window.
+CHURN ?= 1000000
 # Only one set of flags: another one would build all dependencies anew.
 FLAGS := --all-features --locked
 FEATURES = $(shell sed -n '/^\[features\]/,/^\[/s/^\([a-z-]*\) *=.*/\1/p' Cargo.toml | grep -vx default)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: cargo redis ## kill a real Redis under load twice, freeze it once, and balance the books (ARGS="--jobs 1000000 --seed 7")
 	@cargo build --release --locked --features chaos --example outage
 	@cargo run --quiet --release --locked --features chaos --example outage -- $(ARGS)
 
-test: cargo redis ## all tests, the documentation's examples, and a short run of each example
+test: cargo faults ## all tests, the documentation's examples, and a short run of each example
 	cargo test $(FLAGS)
 	@echo "== examples =="
 	@set -e; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; export TMPDIR="$$scratch"; \
@@ -44,6 +46,11 @@ bench: cargo redis ## the benches: tables on the screen, JSON under target/
 
 chaos: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
 	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash
+
+chaos-spool: cargo faults ## the spool's crashes and faults, all of them (SEEDS=2000, CHURN=1000000)
+	SEAWALL_STATES=2000 SEAWALL_KILLS=all SEAWALL_CYCLES=1000 SEAWALL_SEEDS=$(SEEDS) \
+		cargo test --release $(FLAGS) --test powercut --test faults --test crash -- --nocapture
+	SEAWALL_CHURN=$(CHURN) cargo bench --locked --features chaos --bench churn
 
 alerts: ## check docs/alerts.yml and run its unit tests (needs promtool)
 	@command -v promtool >/dev/null || { \
@@ -73,17 +80,29 @@ cargo:
 	@command -v cc >/dev/null || { \
 		echo "There is no C compiler (cc) in PATH, which linking needs: apt-get install gcc libc6-dev"; exit 1; }
 
+# A command, and the package of Debian's that has it.
 redis:
-	@command -v redis-server >/dev/null && exit 0; \
-	by_hand() { echo "$$1 Install redis-server (7.0 or later) by hand: $$2"; exit 1; }; \
+	@$(call needs,redis-server,redis-server)
+
+# To kill at a system call, to fail one, and to have a disk that can be filled.
+faults: redis
+ifeq ($(shell uname),Linux)
+	@$(call needs,strace,strace)
+	@$(call needs,mkfs.ext4,e2fsprogs)
+endif
+
+define needs
+PATH="$$PATH:/usr/sbin:/sbin"; command -v $(1) >/dev/null && exit 0; \
+	by_hand() { echo "$$1 Install $(1) by hand: $$2"; exit 1; }; \
 	command -v apt-get >/dev/null \
-		|| by_hand "redis-server is not in PATH, and there is no apt-get to install it." \
-			"brew install redis, dnf install redis, ..."; \
+		|| by_hand "$(1) is not in PATH, and there is no apt-get to install it." \
+			"your system's package manager has it, as $(2) or under a similar name"; \
 	if [ "$$(id -u)" = 0 ]; then root=; \
 	elif command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then root=sudo; \
-	else by_hand "redis-server is not in PATH, and this user may not install it." \
-		"sudo apt-get install redis-server"; fi; \
-	echo "installing redis-server ..."; \
+	else by_hand "$(1) is not in PATH, and this user may not install it." \
+		"sudo apt-get install $(2)"; fi; \
+	echo "installing $(2) ..."; \
 	{ $$root apt-get update -qq && \
-	  $$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server; } >/dev/null \
-		|| by_hand "apt-get could not install redis-server." "sudo apt-get install redis-server"
+	  $$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2); } >/dev/null \
+		|| by_hand "apt-get could not install $(2)." "sudo apt-get install $(2)"
+endef

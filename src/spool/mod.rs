@@ -29,6 +29,11 @@
 //! batch as a whole (no permission for scripts), the lane is *blocked*: it tries again, loudly, and
 //! keeps its records.
 //!
+//! # Encryption
+//!
+//! With the feature `encrypt` and `SpoolOptions::with_keys`, records are encrypted before they are written:
+//! see `Keys`.
+//!
 //! # Cancel safety
 //!
 //! Dropping the future of a call does not take its record back: see [`future::ResponseFuture`].
@@ -148,7 +153,7 @@ impl<T: Spoolable> Spool<T> {
     /// # Errors
     ///
     /// [`OpenError`] says what is wrong with the directory and what to do: another process has it
-    /// open, it can't be written, its format is of a newer version, it is damaged.
+    /// open, it can't be written, its format is of a newer version, a key is missing, it is damaged.
     pub async fn open(options: SpoolOptions) -> Result<Self, OpenError> {
         let mut disk_options = DiskOptions {
             path: options.path.clone(),

@@ -762,7 +762,10 @@ impl World {
         }
         self.last.insert(sent.lane, last);
         self.batches += 1;
-        if self.lossy.is_some_and(|every| self.batches.is_multiple_of(every)) {
+        if self
+            .lossy
+            .is_some_and(|every| self.batches.is_multiple_of(every))
+        {
             return Answer::Out { landed: true };
         }
         answer.unwrap_or(Answer::All { duplicates })

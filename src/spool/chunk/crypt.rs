@@ -60,5 +60,6 @@ fn proven(head: &[u8]) -> Vec<u8> {
     made.map(|range| &head[range]).concat()
 }
 
-#[cfg(all(test, feature = "encrypt"))]
+#[cfg(test)]
+#[cfg(feature = "encrypt")]
 mod tests;

@@ -21,7 +21,7 @@ use super::{
     read::{parked, read},
 };
 use crate::spool::{
-    chunk::Chunk,
+    chunk::{Chunk, Mark},
     crypt::Ring,
     error::{OpenError, StoreError},
     store::{Opened, Store},
@@ -324,6 +324,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             self.write(Draft {
                 again: reclaim.lanes.clone(),
                 gone: reclaim.gone.clone(),
+                mark: reclaim.is_between.then(Mark::default),
                 ..Draft::default()
             })?;
             let State::Open { store, ledger } = &mut self.state else {

@@ -147,8 +147,8 @@ impl Key {
     }
 }
 
-impl From<[u8; Key::LEN]> for Key {
-    fn from(bytes: [u8; Self::LEN]) -> Self {
+impl From<[u8; 32]> for Key {
+    fn from(bytes: [u8; 32]) -> Self {
         Self::from_bytes(bytes)
     }
 }

@@ -13,6 +13,8 @@ use crate::spool::{
 pub(super) struct Contents {
     lanes: BTreeMap<LaneId, Extent>,
     parked: BTreeMap<(LaneId, u64), u64>,
+    /// Lanes of which there is a mark.
+    told: BTreeSet<LaneId>,
     keys: BTreeSet<KeyId>,
 }
 
@@ -40,7 +42,10 @@ impl Contents {
                 extent.bytes += bytes;
             }
             Kind::Parked => *self.parked.entry((lane, first)).or_default() += bytes,
-            Kind::Mark | Kind::Gone => {}
+            Kind::Mark => {
+                self.told.insert(lane);
+            }
+            Kind::Gone => {}
         }
     }
 
@@ -57,11 +62,12 @@ impl Contents {
     /// Whether there is anything of this lane.
     pub(super) fn has(&self, lane: LaneId) -> bool {
         let mut parked = self.parked.range((lane, 0)..=(lane, u64::MAX));
-        self.lanes.contains_key(&lane) || parked.next().is_some()
+        self.lanes.contains_key(&lane) || self.told.contains(&lane) || parked.next().is_some()
     }
 
+    /// The lanes of which something is said here.
     pub(super) fn lanes(&self) -> impl Iterator<Item = LaneId> {
-        self.lanes.keys().copied()
+        self.lanes.keys().chain(&self.told).copied()
     }
 
     /// Parked records that were here, and are gone.

@@ -315,6 +315,7 @@ impl Store for Generations {
         Some(Reclaim {
             generation: self.sealed[at].number,
             copy: bytes > 0,
+            is_between: at > 0,
             lanes: lanes.collect(),
             gone: gone.collect(),
         })

@@ -139,8 +139,10 @@ pub(super) struct Reclaim {
     pub(super) generation: u64,
     /// Some chunks of it are wanted, so few that they are copied into the newest generation.
     pub(super) copy: bool,
-    /// What has to be said again first, since it may be said only in the generation that goes, and older
-    /// ones need it: how far these lanes are done with,
+    /// Older ones stay. What only this one may say of them has to be said again first: how much there is in
+    /// all,
+    pub(super) is_between: bool,
+    /// how far these lanes are done with,
     pub(super) lanes: Vec<LaneId>,
     /// and which parked records are gone.
     pub(super) gone: Vec<Key>,

@@ -4,10 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{super::*, *};
-use crate::spool::{
-    crypt::Ring,
-    {Key as Secret, Keys},
-};
+use crate::spool::{Key as Secret, Keys, crypt::Ring};
 
 fn ring(id: u32, seed: u8) -> Ring {
     let keys = Keys::single(id, Secret::from_bytes([seed; 32]));
@@ -178,7 +175,7 @@ fn no_nonce_comes_twice() {
 /// The format of version 1, encrypted. This may never change: there are disks with it.
 #[test]
 fn version_1_is_these_bytes() {
-    let cipher = crate::spool::crypt::Cipher::new(0x0403_0201, &Secret::from_bytes([7; 32]));
+    let cipher = Cipher::new(0x0403_0201, &Secret::from_bytes([7; 32]));
     let mut writer = Writer::new(lane(), "emails", 7, 6, 1_700_000_000_000, NONCE + TAG);
     writer.push_if(|buffer| buffer.extend_from_slice(b"first"), |_| true);
     let mut chunk = writer.finish().remove(0);
@@ -196,6 +193,6 @@ fn version_1_is_these_bytes() {
 
 fn put_right(value: &mut [u8]) {
     let (head, after) = value.split_first_chunk::<FIXED>().unwrap();
-    let sum = header::checksum(head, after);
+    let sum = checksum(head, after);
     field::CHECKSUM.put(value, sum.to_le_bytes());
 }
