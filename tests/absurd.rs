@@ -7,7 +7,7 @@ use seawall::{
     Job, RedisCall, Seawall,
     chaos::RedisServer,
     sequence::Write,
-    spool::{Overflow, Replay, SpoolOptions},
+    spool::{Overflow, QueueLimits, Replay, SpoolOptions, WhenOld},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,6 +63,7 @@ async fn the_longest_times_are_no_reason_to_panic() {
             .with_spool_after(Duration::MAX)
             .with_disk_timeout(Duration::MAX)
             .with_lane_lifetime(Duration::MAX)
+            .with_max_age(Duration::MAX, WhenOld::Expire)
             .with_overflow(Overflow::Block {
                 timeout: Duration::MAX,
             })
@@ -90,6 +91,29 @@ async fn the_largest_sizes_are_no_reason_to_panic() {
             .with_max_queues(usize::MAX)
             .with_max_records(u64::MAX)
             .with_max_bytes(u64::MAX)
+            .with_max_disk_bytes(u64::MAX)
+            .with_watermark(f64::INFINITY)
+            .with_default_queue_limits(
+                QueueLimits::new()
+                    .with_max_records(u64::MAX)
+                    .with_max_bytes(u64::MAX)
+                    .with_max_record_bytes(usize::MAX),
+            )
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_smallest_sizes_are_no_reason_to_panic() {
+    works(|options| {
+        options
+            .with_max_records(0)
+            .with_max_bytes(0)
+            .with_max_disk_bytes(0)
+            .with_max_age(Duration::ZERO, WhenOld::Keep)
+            .with_watermark(f64::NAN)
+            .with_default_queue_limits(QueueLimits::new().with_max_records(0).with_max_bytes(0))
+            .with_overflow(Overflow::Block { timeout: PATIENCE })
     })
     .await;
 }

@@ -335,7 +335,7 @@ impl Applied {
     }
 }
 
-/// Says where an accepted record is.
+/// Says what became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Receipt {
@@ -344,7 +344,7 @@ pub struct Receipt {
     pub(super) number: u64,
 }
 
-/// Where an accepted record is.
+/// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Place {
@@ -352,6 +352,10 @@ pub enum Place {
     Delivered,
     /// On the local disk. It is delivered, once and in order, when Redis is back.
     Spooled,
+    /// Nowhere: there was no room, and the queue's overflow is
+    /// [`DropNewest`](super::Overflow::DropNewest). It is not delivered, unless Redis got an earlier
+    /// try of it whose answer was lost.
+    Dropped,
 }
 
 impl Receipt {
@@ -368,6 +372,11 @@ impl Receipt {
     /// It is on the local disk.
     pub fn is_spooled(&self) -> bool {
         self.place == Place::Spooled
+    }
+
+    /// It was dropped for want of room, as was asked for.
+    pub fn is_dropped(&self) -> bool {
+        self.place == Place::Dropped
     }
 
     /// The lane it is in, for the logs.

@@ -21,10 +21,13 @@
 //!
 //! # Bounds
 //!
-//! Time per record, memory, records and bytes on disk, size of a record, number of queues: see
-//! [`SpoolOptions`]. A record with no room is refused with
-//! [`SpoolFull`](crate::error::ErrorKind::SpoolFull), or waits for some: [`Overflow`]. A record that
-//! Redis will never take (its key has the wrong type, say) is returned to the caller that waits for
+//! Time per record, memory, records and bytes on disk, size of the files, age and size of a record,
+//! number of queues: see [`SpoolOptions`], and [`QueueLimits`] for one queue by itself. A record with no
+//! room is refused with [`SpoolFull`](crate::error::ErrorKind::SpoolFull), waits for some, or, where that
+//! is asked for, costs the oldest ones or is dropped itself: [`Overflow`]. Whether it is safe to enqueue
+//! is [one call](Spool::readiness), and [a signal](Spool::watch_readiness).
+//!
+//! A record that Redis will never take (its key has the wrong type, say) is returned to the caller that waits for
 //! it, or *parked*: kept aside on disk with its reason, see [`Spool::parked`]. When Redis refuses a
 //! batch as a whole (no permission for scripts), the lane is *blocked*: it tries again, loudly, and
 //! keeps its records.
@@ -90,9 +93,11 @@ pub mod future;
 mod intake;
 mod lane;
 mod layer;
+mod limits;
 mod options;
 mod pace;
 mod queue;
+mod readiness;
 mod replay;
 mod service;
 mod shared;
@@ -106,7 +111,7 @@ use std::{
 };
 
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, timeout_at},
 };
 
@@ -121,7 +126,9 @@ pub use self::{
     crypt::KeyProblem,
     error::OpenError,
     layer::SpoolLayer,
-    options::{Ack, Overflow, Replay, SpoolOptions},
+    limits::{Bound, Overflow, QueueLimits, WhenOld},
+    options::{Ack, Replay, SpoolOptions},
+    readiness::Readiness,
     service::Spooling,
 };
 use self::{
@@ -180,11 +187,8 @@ impl<T: Spoolable> Spool<T> {
                 return Err(dir::failed("open", &options.path)(interrupted));
             }
         };
-        let usage = Usage::new(
-            options.max_records,
-            options.max_bytes,
-            options.metrics.clone(),
-        );
+        let usage = Usage::new(&options);
+        usage.measured(disk.bytes());
         usage.adopt(left.parked, left.parked_bytes, left.parked);
         for lane in &left.lanes {
             usage.adopt(lane.records, lane.bytes, 0);
@@ -198,6 +202,7 @@ impl<T: Spoolable> Spool<T> {
             );
         }
         let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
+        shared.watch_disk();
         Ok(Self {
             owner: Arc::new(Owner { shared }),
         })
@@ -277,6 +282,28 @@ impl<T: Spoolable> Spool<T> {
             .map_err(|error| disk_failed(&error))
     }
 
+    /// Whether it is safe to enqueue, from what is known already: it asks nobody and takes no time.
+    pub fn readiness(&self) -> Readiness {
+        let shared = &self.owner.shared;
+        shared.usage.observe((&shared.disk.condition()).into());
+        shared.usage.readiness()
+    }
+
+    /// The same for one queue, whose own bounds count as well: see [`QueueLimits`].
+    pub fn readiness_of(&self, queue: &str) -> Readiness {
+        let shared = &self.owner.shared;
+        match (self.readiness(), shared.known(queue)) {
+            (Readiness::Ready, Some(queue)) => shared.usage.readiness_of(queue.slot),
+            (readiness, _) => readiness,
+        }
+    }
+
+    /// The [readiness](Self::readiness) as it changes: once for each change, not for each record. For a
+    /// readiness probe, or for a producer that would rather stop reading than be refused.
+    pub fn watch_readiness(&self) -> watch::Receiver<Readiness> {
+        self.owner.shared.usage.watch()
+    }
+
     /// What was found when it was opened, or when it last had to be opened again with something missing.
     pub fn recovery(&self) -> Recovery {
         self.owner.shared.disk.recovery()
@@ -307,6 +334,7 @@ impl<T: Spoolable> Spool<T> {
         SpoolStats {
             records: shared.usage.waiting(),
             bytes: shared.usage.bytes(),
+            disk_bytes: shared.disk.bytes(),
             parked: shared.usage.parked(),
             lost: shared.disk.recovery().lost,
             oldest: shared
@@ -349,6 +377,8 @@ pub struct SpoolStats {
     pub records: u64,
     /// Bytes of the records on disk, parked ones included.
     pub bytes: u64,
+    /// The size of the spool's files.
+    pub disk_bytes: u64,
     /// Records on disk that Redis will never take.
     pub parked: u64,
     /// Records that had to be on disk when it was opened, and were not: see [`Spool::recovery`].

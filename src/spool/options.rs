@@ -1,13 +1,18 @@
 //! Where the spool lives, how much it may hold, and how it lets go.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use tokio::sync::watch;
 
-use super::{commit::Durability, crypt::Keys};
+use super::{
+    commit::Durability,
+    crypt::Keys,
+    limits::{LEAST_BYTES, Limits, MaxAge, Overflow, QueueLimits, WhenOld},
+};
 use crate::metrics::SpoolMetrics;
 
 /// Settings of a [`Spool`](super::Spool).
@@ -22,8 +27,11 @@ use crate::metrics::SpoolMetrics;
 /// - free disk: at least 5 % of the file system, or 256 MiB if that is less
 /// - stalled: after 5 s
 /// - spool after: 250 ms
-/// - on disk: 1,000,000 records, 1 GiB; overflow: [`Overflow::Reject`]
+/// - on disk: 1,000,000 records, 1 GiB, in files of 4 GiB; overflow: [`Overflow::Reject`]
+/// - age on disk: unbounded
 /// - a record: 8 MiB
+/// - a queue by itself: [`QueueLimits::default`]
+/// - watermark: 0.8
 /// - in memory: 64 MiB
 /// - a batch: 1,024 records, 1 MiB
 /// - queues: 1,024
@@ -45,8 +53,13 @@ pub struct SpoolOptions {
     pub(super) spool_after: Duration,
     pub(super) max_records: u64,
     pub(super) max_bytes: u64,
-    pub(super) overflow: Overflow,
-    pub(super) max_record_bytes: usize,
+    max_disk_bytes: Option<u64>,
+    max_age: Option<MaxAge>,
+    overflow: Overflow,
+    max_record_bytes: usize,
+    queue_limits: HashMap<String, QueueLimits>,
+    default_queue_limits: QueueLimits,
+    pub(super) watermark: f64,
     pub(super) max_memory: usize,
     pub(super) max_batch_records: usize,
     pub(super) max_batch_bytes: usize,
@@ -76,8 +89,13 @@ impl SpoolOptions {
             spool_after: Duration::from_millis(250),
             max_records: 1_000_000,
             max_bytes: 1 << 30,
+            max_disk_bytes: None,
+            max_age: None,
             overflow: Overflow::Reject,
             max_record_bytes: 8 << 20,
+            queue_limits: HashMap::new(),
+            default_queue_limits: QueueLimits::new(),
+            watermark: 0.8,
             max_memory: 64 << 20,
             max_batch_records: 1024,
             max_batch_bytes: 1 << 20,
@@ -150,26 +168,66 @@ impl SpoolOptions {
 
     /// How many bytes of records may be on disk, parked ones included. At least 4 KiB.
     ///
-    /// The files may grow to a few times this: see `docs/operations.md`.
+    /// The files may grow to a few times this: see [`with_max_disk_bytes`](Self::with_max_disk_bytes).
     pub fn with_max_bytes(mut self, bytes: u64) -> Self {
-        self.max_bytes = bytes.max(4 << 10);
+        self.max_bytes = bytes.max(LEAST_BYTES);
+        self
+    }
+
+    /// How many bytes the spool's files may take. At least 256 MiB, and four
+    /// [generations](Self::with_generation_bytes). Default: four times [`max_bytes`](Self::with_max_bytes).
+    ///
+    /// Room for what the store writes about the records is kept back, so records are refused some time
+    /// before. What is delivered or dropped leaves the files later than it leaves the other bounds:
+    /// this one is a net below them.
+    pub fn with_max_disk_bytes(mut self, bytes: u64) -> Self {
+        self.max_disk_bytes = Some(bytes);
+        self
+    }
+
+    /// How long a record may wait on disk, from 1 ms to ten years, and what happens then. Default: as
+    /// long as it takes.
+    ///
+    /// Records are looked at in their order. A record's own
+    /// [`expires_at`](super::Spoolable::expires_at) holds as well.
+    pub fn with_max_age(mut self, age: Duration, when_old: WhenOld) -> Self {
+        self.max_age = Some(MaxAge::new(age, when_old));
         self
     }
 
     /// What happens to a record that would pass a bound.
     pub fn with_overflow(mut self, overflow: Overflow) -> Self {
-        self.overflow = match overflow {
-            Overflow::Block { timeout } => Overflow::Block {
-                timeout: timeout.min(DAY),
-            },
-            Overflow::Reject => Overflow::Reject,
-        };
+        self.overflow = overflow.bounded();
         self
     }
 
     /// The largest record taken, in bytes.
     pub fn with_max_record_bytes(mut self, bytes: usize) -> Self {
         self.max_record_bytes = bytes;
+        self
+    }
+
+    /// Bounds of one queue by itself, beside those of the spool.
+    pub fn with_queue_limits(mut self, queue: impl Into<String>, limits: QueueLimits) -> Self {
+        self.queue_limits.insert(queue.into(), limits);
+        self
+    }
+
+    /// Bounds of each queue that has none by its name.
+    pub fn with_default_queue_limits(mut self, limits: QueueLimits) -> Self {
+        self.default_queue_limits = limits;
+        self
+    }
+
+    /// How full the fullest of the bounds on records, bytes and files may be, from 0 to 1, before the
+    /// log has a warning. It says when there is room again: at nine tenths of this.
+    pub fn with_watermark(mut self, share: f64) -> Self {
+        // Not a number is no share of anything.
+        self.watermark = if share.is_nan() {
+            1.0
+        } else {
+            share.clamp(0.0, 1.0)
+        };
         self
     }
 
@@ -240,6 +298,27 @@ impl SpoolOptions {
         self.metrics = metrics;
         self
     }
+
+    pub(super) fn max_disk_bytes(&self) -> u64 {
+        let usual = self.max_bytes.saturating_mul(4);
+        // Below that, what the store itself needs would count for more than the records.
+        let least = self.generation_bytes.saturating_mul(4).max(256 << 20);
+        self.max_disk_bytes.unwrap_or(usual).max(least)
+    }
+
+    /// What holds for a queue.
+    pub(super) fn limits_of(&self, queue: &str) -> Limits {
+        let own = self.queue_limits.get(queue);
+        own.copied()
+            .unwrap_or(self.default_queue_limits)
+            .resolve(Limits {
+                max_records: None,
+                max_bytes: None,
+                max_age: self.max_age,
+                max_record_bytes: self.max_record_bytes,
+                overflow: self.overflow,
+            })
+    }
 }
 
 /// Times are bounded, so that their sums with a moment never overflow.
@@ -254,21 +333,6 @@ pub enum Ack {
     Primary,
     /// When the disk has acknowledged it, always (write-ahead). Delivery follows.
     Spooled,
-}
-
-/// What happens to a record that would pass a bound of the spool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// Its caller gets [`SpoolFull`](crate::error::ErrorKind::SpoolFull) at once.
-    #[default]
-    Reject,
-    /// Its caller waits for room, and gets [`SpoolFull`](crate::error::ErrorKind::SpoolFull) when
-    /// `timeout` has passed without any.
-    Block {
-        /// How long. At most a day.
-        timeout: Duration,
-    },
 }
 
 /// How fast what waits on disk is sent once Redis is back.

@@ -2,6 +2,9 @@
 //!
 //! The front of the disk is either what an earlier run left, lane by lane, or this run's own lane.
 
+mod dropping;
+mod portion;
+
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -10,6 +13,7 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 
+use self::portion::{Gone, Pieces, Portion};
 use super::{
     Batch, LaneId, Spoolable,
     chunk::{Held, Parked},
@@ -17,6 +21,7 @@ use super::{
     error::StoreError,
     lane::Lane,
     shared::Shared,
+    usage::Slot,
 };
 use crate::{
     classify::{Class, Landed, Verdict},
@@ -30,10 +35,15 @@ pub(super) struct Older {
     pub(super) front: u64,
     pub(super) last: u64,
     pub(super) acknowledged: u64,
+    /// How many records it has, and their bytes.
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
 
 pub(super) struct Replay<T> {
     queue: Arc<str>,
+    own: LaneId,
+    slot: Slot,
     /// In the order of their age.
     older: VecDeque<Older>,
     /// Read, and not yet sent.
@@ -45,31 +55,16 @@ pub(super) struct Replay<T> {
     finished: Option<Finished>,
     front_written_ms: Option<u64>,
     shown_written_ms: Option<u64>,
+    /// How many bytes of the chunk at the front have been given back.
+    partly: u64,
     in_flight: bool,
-}
-
-/// One chunk's records, or what is left of them.
-struct Portion<T> {
-    next: u64,
-    records: std::vec::IntoIter<T>,
-    whole: Whole,
-}
-
-/// A chunk, all of which must be done with before it can be removed.
-#[derive(Clone)]
-struct Whole {
-    lane: LaneId,
-    last: u64,
-    records: u64,
-    bytes: u64,
-    written_ms: u64,
 }
 
 /// A batch from disk that is on its way.
 pub(super) struct Sent {
+    lane: LaneId,
     older: bool,
-    /// The chunks that it finishes.
-    completes: Vec<Whole>,
+    pieces: Pieces,
 }
 
 impl Sent {
@@ -82,8 +77,7 @@ struct Parking {
     count: u64,
     bytes: u64,
     through: u64,
-    older: bool,
-    removes: Vec<Whole>,
+    sent: Sent,
     answer: BoxFuture<'static, Result<(), StoreError>>,
 }
 
@@ -93,9 +87,11 @@ enum Finished {
 }
 
 impl<T: Spoolable> Replay<T> {
-    pub(super) fn new(queue: Arc<str>, older: VecDeque<Older>) -> Self {
+    pub(super) fn new(queue: Arc<str>, own: LaneId, slot: Slot, older: VecDeque<Older>) -> Self {
         Self {
             queue,
+            own,
+            slot,
             older,
             ahead: VecDeque::new(),
             read_from: None,
@@ -104,8 +100,14 @@ impl<T: Spoolable> Replay<T> {
             finished: None,
             front_written_ms: None,
             shown_written_ms: None,
+            partly: 0,
             in_flight: false,
         }
+    }
+
+    /// This run's lane has another id from now on. Only while nothing of it is on disk.
+    pub(super) fn renew(&mut self, own: LaneId) {
+        self.own = own;
     }
 
     pub(super) fn is_parking(&self) -> bool {
@@ -123,12 +125,12 @@ impl<T: Spoolable> Replay<T> {
     }
 
     /// Reads on, if there is more to read and little has been read ahead.
-    pub(super) fn start_read(&mut self, shared: &Arc<Shared<T>>, own: LaneId, lane: &Lane) {
+    pub(super) fn start_read(&mut self, shared: &Arc<Shared<T>>, lane: &Lane) {
         if self.reading.is_some() || self.parking.is_some() || self.finished.is_some() {
             return;
         }
         let options = &shared.options;
-        let ahead: usize = self.ahead.iter().map(|portion| portion.records.len()).sum();
+        let ahead: usize = self.ahead.iter().map(Portion::len).sum();
         if ahead >= options.max_batch_records {
             return;
         }
@@ -136,7 +138,7 @@ impl<T: Spoolable> Replay<T> {
             Some(older) => (older.lane, older.front, older.last),
             None => match (lane.front(), lane.back()) {
                 (Some(front), Some(back)) => {
-                    (own, front, back.min(lane.barrier().saturating_sub(1)))
+                    (self.own, front, back.min(lane.barrier().saturating_sub(1)))
                 }
                 _ => return,
             },
@@ -153,51 +155,62 @@ impl<T: Spoolable> Replay<T> {
     }
 
     /// The next batch, of up to `most` records and about `bytes` bytes, if one has been read.
+    ///
+    /// # Errors
+    ///
+    /// The front is nothing that this program can read. It is read again.
     pub(super) fn next(
         &mut self,
-        own: LaneId,
         lane: &Lane,
         most: usize,
         bytes: usize,
-    ) -> Option<(Batch<T>, Sent)> {
+    ) -> Result<Option<(Batch<T>, Sent)>, Error> {
         if self.parking.is_some() {
-            return None;
+            return Ok(None);
         }
-        let first = self.ahead.front()?.next;
-        let (mut records, mut room) = (Vec::new(), bytes);
-        let mut sent = Sent {
-            older: !self.older.is_empty(),
-            completes: Vec::new(),
+        let Some(front) = self.ahead.front() else {
+            return Ok(None);
         };
-        self.front_written_ms = self.ahead.front().map(|portion| portion.whole.written_ms);
+        if let Some(undecodable) = front.is_undecodable() {
+            self.rewind();
+            let verdict = Verdict::new(Class::Permanent, Landed::No);
+            return Err(Error::new(ErrorKind::Spool, verdict).with_source(undecodable));
+        }
+        let first = front.next;
+        self.front_written_ms = Some(front.whole.written_ms);
+        let (mut records, mut room) = (Vec::new(), bytes);
+        let mut pieces = Pieces::default();
         while let Some(portion) = self.ahead.front_mut() {
             let holds_next = portion.next == first + records.len() as u64;
             if !holds_next || records.len() >= most || (room == 0 && !records.is_empty()) {
                 break;
             }
-            for record in portion.records.by_ref().take(most - records.len()) {
+            while records.len() < most
+                && let Some(record) = portion.take(&mut pieces)
+            {
                 room = room.saturating_sub(record.size());
-                portion.next += 1;
                 records.push(record);
                 if room == 0 {
                     break;
                 }
             }
-            if portion.records.len() > 0 {
+            if portion.len() > 0 {
                 break;
             }
-            sent.completes
-                .extend(self.ahead.pop_front().map(|portion| portion.whole));
+            self.ahead.pop_front();
         }
         let (source, after) = match self.older.front() {
             Some(older) => (older.lane, older.acknowledged),
-            None => (own, lane.acknowledged()),
+            None => (self.own, lane.acknowledged()),
+        };
+        let sent = Sent {
+            lane: source,
+            older: !self.older.is_empty(),
+            pieces,
         };
         self.in_flight = true;
-        Some((
-            Batch::new(source, self.queue.clone(), first, records).with_after(after),
-            sent,
-        ))
+        let batch = Batch::new(source, self.queue.clone(), first, records).with_after(after);
+        Ok(Some((batch, sent)))
     }
 
     /// The records up to `through` are in Redis: their chunks can go.
@@ -209,11 +222,9 @@ impl<T: Spoolable> Replay<T> {
         lane: &mut Lane,
     ) {
         self.in_flight = false;
-        let later = sent.completes.iter().position(|whole| whole.last > through);
-        let later = sent
-            .completes
-            .split_off(later.unwrap_or(sent.completes.len()));
-        free(std::mem::replace(&mut sent.completes, later), shared);
+        let gone = sent.pieces.split(through, &mut self.partly);
+        shared.usage.free(self.slot, gone.records, gone.bytes);
+        shared.disk.done(gone.done(sent.lane, through));
         self.advance(sent.older, through, lane);
     }
 
@@ -222,24 +233,17 @@ impl<T: Spoolable> Replay<T> {
         &mut self,
         parked: Vec<Parked>,
         through: u64,
-        sent: &Sent,
+        sent: Sent,
         shared: &Shared<T>,
     ) {
         self.rewind();
-        let removes: Vec<_> = sent
-            .completes
-            .iter()
-            .filter(|whole| whole.last <= through)
-            .cloned()
-            .collect();
         let disk = shared.disk.clone();
         let overhead = disk.overhead();
         self.parking = Some(Parking {
             count: parked.len() as u64,
             bytes: parked.iter().map(|parked| parked.bytes(overhead)).sum(),
             through,
-            older: sent.older,
-            removes,
+            sent,
             answer: async move { disk.park(parked).await }.boxed(),
         });
     }
@@ -298,11 +302,14 @@ impl<T: Spoolable> Replay<T> {
     ///
     /// # Errors
     ///
-    /// The disk failed, or holds what this program can't read. It is tried again from the front.
+    /// The disk failed. It is tried again from the front.
     pub(super) fn settle(&mut self, shared: &Shared<T>, lane: &mut Lane) -> Result<u64, Error> {
         match self.finished.take() {
             None => Ok(0),
-            Some(Finished::Read(Ok(chunks))) => self.take_in(chunks, lane).map(|()| 0),
+            Some(Finished::Read(Ok(chunks))) => {
+                self.take_in(chunks, lane);
+                Ok(0)
+            }
             Some(Finished::Read(Err(error)) | Finished::Parked(Err(error), _)) => {
                 self.rewind();
                 Err(
@@ -311,22 +318,30 @@ impl<T: Spoolable> Replay<T> {
                 )
             }
             Some(Finished::Parked(Ok(()), parking)) => {
-                free(parking.removes, shared);
+                let Parking {
+                    count,
+                    bytes,
+                    through,
+                    mut sent,
+                    ..
+                } = parking;
+                let gone = sent.pieces.split(through, &mut self.partly);
                 shared
                     .usage
-                    .adopt(parking.count, parking.bytes, parking.count);
-                self.advance(parking.older, parking.through, lane);
-                Ok(parking.count)
+                    .park(self.slot, gone.records, gone.bytes, bytes);
+                shared.disk.done(gone.done(sent.lane, through));
+                self.advance(sent.older, through, lane);
+                Ok(count)
             }
         }
     }
 
-    fn take_in(&mut self, chunks: Vec<Held>, lane: &mut Lane) -> Result<(), Error> {
+    fn take_in(&mut self, chunks: Vec<Held>, lane: &mut Lane) {
         let (front, last, barrier) = match self.older.front() {
             Some(older) => (older.front, older.last, u64::MAX),
             None => match (lane.front(), lane.back()) {
                 (Some(front), Some(back)) => (front, back, lane.barrier()),
-                _ => return Ok(()),
+                _ => return,
             },
         };
         let from = self.read_from.unwrap_or(front);
@@ -337,7 +352,7 @@ impl<T: Spoolable> Replay<T> {
             if self.ahead.is_empty() && !self.in_flight {
                 self.advance(older, last, lane);
             }
-            return Ok(());
+            return;
         }
         for chunk in chunks {
             let chunk_last = chunk.end() - 1;
@@ -350,38 +365,12 @@ impl<T: Spoolable> Replay<T> {
             if chunk_last < from {
                 continue;
             }
-            let whole = Whole {
-                lane: chunk.lane,
-                last: chunk_last,
-                records: chunk.records.len() as u64,
-                bytes: chunk.bytes,
-                written_ms: chunk.written_ms,
-            };
-            let next = chunk.first.max(from);
-            let records: Result<Vec<T>, _> = chunk
-                .records
-                .into_iter()
-                .skip((next - chunk.first) as usize)
-                .map(|bytes| T::decode(&self.queue, bytes))
-                .collect();
-            let records = match records {
-                Ok(records) => records.into_iter(),
-                Err(undecodable) => {
-                    self.rewind();
-                    let verdict = Verdict::new(Class::Permanent, Landed::No);
-                    return Err(Error::new(ErrorKind::Spool, verdict).with_source(undecodable));
-                }
-            };
             if self.ahead.is_empty() && !self.in_flight {
                 self.front_written_ms = Some(chunk.written_ms);
             }
-            self.ahead.push_back(Portion {
-                next,
-                records,
-                whole,
-            });
+            let decode = |bytes| T::decode(&self.queue, bytes);
+            self.ahead.push_back(Portion::new(chunk, from, decode));
         }
-        Ok(())
     }
 
     /// Everything up to `through` is done with.
@@ -400,6 +389,7 @@ impl<T: Spoolable> Replay<T> {
         older.front = older.front.max(through + 1);
         if older.front > older.last {
             self.older.pop_front();
+            self.partly = 0;
             self.rewind();
             self.front_written_ms = None;
             if self.older.is_empty() {
@@ -422,17 +412,14 @@ impl<T: Spoolable> Replay<T> {
     }
 }
 
-fn free<T>(chunks: Vec<Whole>, shared: &Shared<T>) {
-    let Some(last) = chunks.last() else { return };
-    let (lane, through) = (last.lane, last.last);
-    let records = chunks.iter().map(|chunk| chunk.records).sum();
-    shared.disk.done(Done {
-        lane,
-        through,
-        records,
-    });
-    let bytes = chunks.iter().map(|chunk| chunk.bytes).sum();
-    shared.usage.free(records, bytes);
+impl Gone {
+    fn done(self, lane: LaneId, through: u64) -> Done {
+        Done {
+            lane,
+            through,
+            records: self.records,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -60,14 +60,14 @@ impl<T: Spoolable> Service<T> for Spooling<T> {
 /// The checks that need no waiting, and the memory if there is some.
 fn admit<T: Spoolable>(owner: &Arc<Owner<T>>, record: T) -> Result<ResponseFuture<T>, Error> {
     let shared = &owner.shared;
-    let (size, most) = (record.size(), shared.options.max_record_bytes);
+    let queue = shared.queue(record.queue())?;
+    let (size, most) = (record.size(), queue.limits.max_record_bytes);
     if size > most {
         return Err(Error::new(ErrorKind::Invalid, NOT_DONE).with_cause(format!(
-            "the record has {size} bytes and the spool takes at most {most}: \
-             see SpoolOptions::with_max_record_bytes"
+            "the record has {size} bytes and its queue takes at most {most}: \
+             see with_max_record_bytes of SpoolOptions and QueueLimits"
         )));
     }
-    let queue = shared.queue(record.queue())?;
     let since = Instant::now();
     let units = (size / MEMORY_UNIT + 1).min(shared.options.max_memory / MEMORY_UNIT) as u32;
     match shared.memory.try_acquire_many(units) {

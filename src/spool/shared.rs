@@ -144,10 +144,34 @@ impl<T: Spoolable> Shared<T> {
         Ok(handle)
     }
 
+    /// Keeps an eye on the disk: it may fail or shrink while no queue has anything to do with it.
+    pub(super) fn watch_disk(self: &Arc<Self>) {
+        let (shared, stopped) = (self.clone(), self.stop.clone().cancelled_owned());
+        let mut changes = self.disk.watch_condition();
+        self.runtime.spawn(async move {
+            let watching = async {
+                while changes.changed().await.is_ok() {
+                    shared.usage.measured(shared.disk.bytes());
+                    shared.usage.observe((&shared.disk.condition()).into());
+                }
+            };
+            tokio::select! {
+                () = stopped => {}
+                () = watching => {}
+            }
+        });
+    }
+
     /// All queues; from here on there will be no others.
     pub(super) fn close(&self) -> Vec<Arc<Handle<T>>> {
         self.adding.lock().closed = true;
+        self.usage.close();
         self.handles()
+    }
+
+    /// The queue, if there is one yet.
+    pub(super) fn known(&self, name: &str) -> Option<Arc<Handle<T>>> {
+        self.queues.load().get(name).cloned()
     }
 
     pub(super) fn handles(&self) -> Vec<Arc<Handle<T>>> {
@@ -197,6 +221,8 @@ fn older(left: Vec<LeftLane>) -> VecDeque<Older> {
             front: left.first,
             last: left.last,
             acknowledged: left.acknowledged,
+            records: left.records,
+            bytes: left.bytes,
         })
         .collect()
 }

@@ -1,99 +1,276 @@
-//! How much is on disk, counted by ourselves, and whether there is room for more.
+//! How much is on disk, counted by ourselves, whether there is room for more, and who is told.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+mod books;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub(super) use self::books::Slot;
+use self::books::{Amount, Books};
+use super::{
+    Bound, Readiness, SpoolOptions,
+    limits::Limits,
+    readiness::{Crossing, Meter},
+};
 use crate::metrics::SpoolMetrics;
 
-/// Counters shared by all queues of a spool. A record is reserved before it is written and freed after
-/// it is removed, so the bounds are never passed, not even by what is on its way.
+/// The books of a spool, shared by all of its queues. The lock is held for a sum, and for no I/O.
 #[derive(Debug)]
 pub(super) struct Usage {
-    records: AtomicU64,
-    bytes: AtomicU64,
-    parked: AtomicU64,
-    max_records: u64,
-    max_bytes: u64,
+    state: Mutex<State>,
+    watermark: f64,
     freed: watch::Sender<()>,
+    readiness: watch::Sender<Readiness>,
     metrics: SpoolMetrics,
 }
 
+#[derive(Debug)]
+struct State {
+    books: Books,
+    meter: Meter,
+    /// Of each queue, in the order of their slots.
+    queues: Vec<(Box<str>, Meter)>,
+    /// As far as the disk goes.
+    disk: Readiness,
+    closed: bool,
+}
+
 impl Usage {
-    pub(super) fn new(max_records: u64, max_bytes: u64, metrics: SpoolMetrics) -> Self {
-        metrics.limit_records.set(max_records as i64);
-        metrics.limit_bytes.set(max_bytes as i64);
+    pub(super) fn new(options: &SpoolOptions) -> Self {
+        let metrics = options.metrics.clone();
+        let max_disk_bytes = options.max_disk_bytes();
+        metrics.limit_records.set(gauge(options.max_records));
+        metrics.limit_bytes.set(gauge(options.max_bytes));
+        metrics.limit_disk_bytes.set(gauge(max_disk_bytes));
         let usage = Self {
-            records: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            parked: AtomicU64::new(0),
-            max_records,
-            max_bytes,
+            state: Mutex::new(State {
+                books: Books::new(options.max_records, options.max_bytes, max_disk_bytes),
+                meter: Meter::new(options.watermark),
+                queues: Vec::new(),
+                disk: Readiness::Ready,
+                closed: false,
+            }),
+            watermark: options.watermark,
             freed: watch::Sender::new(()),
+            readiness: watch::Sender::new(Readiness::Ready),
             metrics,
         };
-        usage.publish();
+        usage.publish(None);
         usage
     }
 
-    /// Makes room for one record of `bytes`, if there is any.
-    pub(super) fn try_reserve(&self, bytes: u64) -> bool {
-        let fits = |used: &AtomicU64, more, max| {
-            used.fetch_update(Relaxed, Relaxed, |used| {
-                used.checked_add(more).filter(|sum| *sum <= max)
-            })
-            .is_ok()
-        };
-        if !fits(&self.records, 1, self.max_records) {
-            return false;
+    /// Begins the books of a queue.
+    pub(super) fn open(&self, name: &str, limits: &Limits) -> Slot {
+        let mut state = self.state.lock();
+        state.queues.push((name.into(), Meter::new(self.watermark)));
+        state.books.open(limits.max_records, limits.max_bytes)
+    }
+
+    /// Books one record of `bytes`, in the place of as many of the queue's `oldest` as that takes, given
+    /// as their bytes in order. Says how many those are.
+    ///
+    /// # Errors
+    ///
+    /// The bound that all of the oldest would not get it past. Nothing is changed.
+    pub(super) fn admit(
+        &self,
+        slot: Slot,
+        bytes: u64,
+        oldest: impl IntoIterator<Item = u64>,
+    ) -> Result<u64, Bound> {
+        self.state.lock().books.admit(slot, bytes, oldest)
+    }
+
+    /// Whether a record of `bytes` would fit if nothing else of its queue were there.
+    pub(super) fn could_admit(&self, slot: Slot, bytes: u64) -> bool {
+        self.state.lock().books.could_admit(slot, bytes)
+    }
+
+    /// A record has met `bound`, and there is no way past it.
+    pub(super) fn refused(&self, slot: Slot, bound: Bound) {
+        let mut state = self.state.lock();
+        let fullness = state.books.fullness(slot, bound);
+        match bound {
+            Bound::QueueRecords | Bound::QueueBytes => {
+                state.queues[slot.index()].1.refused(bound, fullness);
+            }
+            _ => state.meter.refused(bound, fullness),
         }
-        if !fits(&self.bytes, bytes, self.max_bytes) {
-            self.records.fetch_sub(1, Relaxed);
-            return false;
-        }
-        true
+        drop(state);
+        self.signal();
+    }
+
+    /// These have been dropped; their room is kept for the next record of the queue.
+    pub(super) fn hold(&self, slot: Slot, records: u64, bytes: u64) {
+        let amount = Amount { records, bytes };
+        self.state.lock().books.hold(slot, amount);
+    }
+
+    /// No record comes in the place of those whose room is kept.
+    pub(super) fn release(&self, slot: Slot) {
+        self.state.lock().books.release(slot);
+        self.publish(Some(slot));
+        self.freed.send_replace(());
     }
 
     /// Counts what is on disk already, bounds or no bounds.
     pub(super) fn adopt(&self, records: u64, bytes: u64, parked: u64) {
-        self.records.fetch_add(records, Relaxed);
-        self.bytes.fetch_add(bytes, Relaxed);
-        self.parked.fetch_add(parked, Relaxed);
-        self.publish();
+        let mut state = self.state.lock();
+        state.books.adopt(Amount { records, bytes });
+        state.books.parked += parked;
+        drop(state);
+        self.publish(None);
     }
 
-    /// Records have left the disk.
-    pub(super) fn free(&self, records: u64, bytes: u64) {
-        self.records.fetch_sub(records, Relaxed);
-        self.bytes.fetch_sub(bytes, Relaxed);
-        self.publish();
+    /// So much of what was [adopted](Self::adopt) is this queue's.
+    pub(super) fn assign(&self, slot: Slot, records: u64, bytes: u64) {
+        let amount = Amount { records, bytes };
+        self.state.lock().books.assign(slot, amount);
+        self.publish(Some(slot));
+    }
+
+    /// Records are done with.
+    pub(super) fn free(&self, slot: Slot, records: u64, bytes: u64) {
+        let amount = Amount { records, bytes };
+        self.state.lock().books.free(slot, amount);
+        self.publish(Some(slot));
         self.freed.send_replace(());
     }
 
-    /// Changes whenever records have left the disk.
+    /// Records are kept apart, in `parked_bytes`, and no longer wait.
+    pub(super) fn park(&self, slot: Slot, records: u64, bytes: u64, parked_bytes: u64) {
+        let amount = Amount { records, bytes };
+        self.state.lock().books.park(slot, amount, parked_bytes);
+        self.publish(Some(slot));
+        self.freed.send_replace(());
+    }
+
+    /// So many bytes that were [admitted](Self::admit) have been written, or will not be.
+    pub(super) fn settle(&self, bytes: u64) {
+        self.state.lock().books.settle(bytes);
+    }
+
+    /// The size of the files, as it is now.
+    pub(super) fn measured(&self, disk_bytes: u64) {
+        if self.state.lock().books.measured(disk_bytes) {
+            self.publish(None);
+            self.freed.send_replace(());
+        }
+    }
+
+    /// How the disk does, as it is now.
+    pub(super) fn observe(&self, disk: Readiness) {
+        self.state.lock().disk = disk;
+        self.signal();
+    }
+
+    /// Nothing is taken any more.
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.signal();
+    }
+
+    /// Changes whenever there may be more room than before.
     pub(super) fn freed(&self) -> watch::Receiver<()> {
         self.freed.subscribe()
     }
 
+    pub(super) fn readiness(&self) -> Readiness {
+        self.state.lock().readiness()
+    }
+
+    /// That of one queue: the spool's, or its own where the spool is ready.
+    pub(super) fn readiness_of(&self, slot: Slot) -> Readiness {
+        let state = self.state.lock();
+        match (state.readiness(), state.queues[slot.index()].1.full()) {
+            (Readiness::Ready, Some(bound)) => Readiness::Full(bound),
+            (readiness, _) => readiness,
+        }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
     pub(super) fn waiting(&self) -> u64 {
-        self.records.load(Relaxed).saturating_sub(self.parked())
+        let state = self.state.lock();
+        state.books.all.records.saturating_sub(state.books.parked)
     }
 
     pub(super) fn parked(&self) -> u64 {
-        self.parked.load(Relaxed)
+        self.state.lock().books.parked
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
+        self.state.lock().books.all.bytes
     }
 
-    /// Brings the gauges up to date.
-    pub(super) fn publish(&self) {
-        let gauge = |state| self.metrics.records.with_label_values(&[state]);
-        gauge("waiting").set(self.waiting() as i64);
-        gauge("parked").set(self.parked() as i64);
-        self.metrics.bytes.set(self.bytes() as i64);
+    /// Brings the gauges and the thresholds up to date, those of the queue included.
+    pub(super) fn publish(&self, slot: Option<Slot>) {
+        let mut state = self.state.lock();
+        let books = &state.books;
+        let (all, parked) = (books.all, books.parked);
+        let records = |state| self.metrics.records.with_label_values(&[state]);
+        records("waiting").set(gauge(all.records.saturating_sub(parked)));
+        records("parked").set(gauge(parked));
+        self.metrics.bytes.set(gauge(all.bytes));
+        let fullest = books.fullest();
+        self.metrics.fullness.set(fullest.1);
+        let of_queue = slot.and_then(|slot| Some((slot.index(), books.fullest_of(slot)?)));
+        let crossing = state.meter.look(fullest);
+        let queue_crossing = of_queue.and_then(|(index, fullest)| {
+            let (name, meter) = &mut state.queues[index];
+            let crossing = meter.look(fullest)?;
+            Some((name.clone(), crossing, fullest.1))
+        });
+        drop(state);
+        match crossing {
+            Some(Crossing::Above(bound)) => {
+                let (bound, fullness) = (bound.name(), fullest.1);
+                tracing::warn!(bound, fullness, "the spool is filling");
+            }
+            Some(Crossing::Below) => {
+                tracing::info!(fullness = fullest.1, "the spool has room again");
+            }
+            None => {}
+        }
+        match queue_crossing {
+            Some((queue, Crossing::Above(bound), fullness)) => {
+                let bound = bound.name();
+                tracing::warn!(queue = &*queue, bound, fullness, "a queue is filling");
+            }
+            Some((queue, Crossing::Below, fullness)) => {
+                tracing::info!(queue = &*queue, fullness, "a queue has room again");
+            }
+            None => {}
+        }
+        self.signal();
     }
+
+    /// Tells those who watch, if there is something to tell. The state is read where the watch is
+    /// locked, so that what is told last is what is true last.
+    fn signal(&self) {
+        self.readiness.send_if_modified(|told| {
+            let now = self.state.lock().readiness();
+            std::mem::replace(told, now) != now
+        });
+    }
+}
+
+impl State {
+    fn readiness(&self) -> Readiness {
+        if self.closed {
+            return Readiness::Closed;
+        }
+        match (self.disk, self.meter.full()) {
+            (Readiness::Ready, Some(bound)) => Readiness::Full(bound),
+            (readiness, _) => readiness,
+        }
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -101,14 +278,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_bound_is_passed_and_a_refusal_takes_nothing() {
-        let usage = Usage::new(3, 100, SpoolMetrics::default());
-        assert!(usage.try_reserve(60));
-        assert!(!usage.try_reserve(50), "bytes");
-        assert!(usage.try_reserve(30) && usage.try_reserve(10));
-        assert!(!usage.try_reserve(0), "records");
-        usage.free(1, 30);
-        assert!(usage.try_reserve(30));
-        assert_eq!((usage.waiting(), usage.bytes()), (3, 100));
+    fn readiness_is_told_once_for_each_change_and_comes_back() {
+        let usage = Usage::new(&SpoolOptions::new("no directory").with_max_records(10));
+        let slot = usage.open("notes", &SpoolOptions::new("").limits_of("notes"));
+        let mut watch = usage.watch();
+        let mut told = Vec::new();
+        let mut look = |watch: &mut watch::Receiver<Readiness>| {
+            if watch.has_changed().unwrap() {
+                told.push(*watch.borrow_and_update());
+            }
+        };
+        for _ in 0..3 {
+            while usage.admit(slot, 1, []).is_ok() {
+                usage.publish(Some(slot));
+                look(&mut watch);
+            }
+            usage.refused(slot, Bound::Records);
+            look(&mut watch);
+            for _ in 0..10 {
+                usage.free(slot, 1, 1);
+                look(&mut watch);
+            }
+        }
+        usage.observe(Readiness::DiskFailed);
+        look(&mut watch);
+        usage.observe(Readiness::Ready);
+        look(&mut watch);
+        usage.close();
+        look(&mut watch);
+        let full = Readiness::Full(Bound::Records);
+        assert_eq!(
+            told,
+            [
+                full,
+                Readiness::Ready,
+                full,
+                Readiness::Ready,
+                full,
+                Readiness::Ready,
+                Readiness::DiskFailed,
+                Readiness::Ready,
+                Readiness::Closed
+            ]
+        );
     }
 }

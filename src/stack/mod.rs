@@ -73,7 +73,7 @@ use crate::{
     observe::Observe,
     retry::RetryPolicy,
     sequence::Write,
-    spool::{Receipt, Spool, SpoolStats, Spooling, future::ResponseFuture},
+    spool::{Readiness, Receipt, Spool, SpoolStats, Spooling, future::ResponseFuture},
 };
 
 /// Redis calls and job enqueues that keep working through a Redis outage.
@@ -209,8 +209,17 @@ impl Seawall {
             up: inner.connection.is_up(),
             breaker: inner.breaker.state(),
             outage_since: inner.breaker.outage().map(|outage| outage.wall_clock),
+            readiness: inner.spool.readiness(),
             spool: inner.spool.stats(),
         }
+    }
+
+    /// Whether it is safe to enqueue: whether a job that is handed in now is kept, whatever happens to
+    /// Redis. From what is known already: it asks nobody and takes no time.
+    ///
+    /// [`Spool::watch_readiness`] tells of changes, [`Spool::readiness_of`] of one queue.
+    pub fn readiness(&self) -> Readiness {
+        self.inner.spool.readiness()
     }
 
     /// Waits until nothing is left in memory or on disk: see [`Spool::flush`].
@@ -262,6 +271,8 @@ pub struct Health {
     pub breaker: State,
     /// When the outage in progress began.
     pub outage_since: Option<SystemTime>,
-    /// What the spool holds, and whether it takes more.
+    /// Whether it is safe to enqueue.
+    pub readiness: Readiness,
+    /// What the spool holds.
     pub spool: SpoolStats,
 }

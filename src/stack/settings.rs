@@ -8,7 +8,7 @@ use url::Url;
 use super::{BuildError, Builder};
 use crate::{
     connect::ConnectOptions,
-    spool::{Ack, Durability, Overflow, Replay},
+    spool::{Ack, Durability, Overflow, Replay, WhenOld},
 };
 
 /// The settings that can be given as text, with what each is for.
@@ -49,11 +49,21 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "spool_durability",
         "power_loss or process_crash: what a spooled job survives",
     ),
+    (
+        "spool_max_age",
+        "expire:<time> or keep:<time>: what happens to a job that is on disk for longer",
+    ),
     ("spool_max_bytes", "bytes of jobs on disk"),
+    ("spool_max_disk_bytes", "bytes of the spool's files"),
+    ("spool_max_record_bytes", "bytes of one job"),
     ("spool_max_records", "jobs on disk"),
     (
         "spool_overflow",
-        "reject, or block:<time>: what happens when the spool is full",
+        "reject, block:<time>, drop_oldest or drop_newest: what happens when the spool is full",
+    ),
+    (
+        "spool_watermark",
+        "how full a bound may be before the log has a warning, such as 80%",
     ),
 ];
 
@@ -215,9 +225,26 @@ fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
             let durability = choice(value, &known)?;
             builder.spool(|spool| spool.with_durability(durability))
         }
+        "spool_max_age" => {
+            let known = [("expire", WhenOld::Expire), ("keep", WhenOld::Keep)];
+            let (when_old, age) = value.split_once(':').unwrap_or((value, ""));
+            let when_old = choice(when_old, &known).map_err(|_| {
+                "must be expire:<time> or keep:<time>, such as expire:24h".to_owned()
+            })?;
+            let age = time(age)?;
+            builder.spool(|spool| spool.with_max_age(age, when_old))
+        }
         "spool_max_bytes" => {
             let bytes = size(value)?;
             builder.spool(|spool| spool.with_max_bytes(bytes))
+        }
+        "spool_max_disk_bytes" => {
+            let bytes = size(value)?;
+            builder.spool(|spool| spool.with_max_disk_bytes(bytes))
+        }
+        "spool_max_record_bytes" => {
+            let bytes = usize::try_from(size(value)?).unwrap_or(usize::MAX);
+            builder.spool(|spool| spool.with_max_record_bytes(bytes))
         }
         "spool_max_records" => {
             let records = count(value)?;
@@ -228,10 +255,26 @@ fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
                 Some(("block", timeout)) => Overflow::Block {
                     timeout: time(timeout)?,
                 },
-                _ => choice(value, &[("reject", Overflow::Reject)])
-                    .map_err(|_| "must be reject or block:<time>, such as block:2s".to_owned())?,
+                _ => {
+                    let known = [
+                        ("reject", Overflow::Reject),
+                        ("drop_oldest", Overflow::DropOldest),
+                        ("drop_newest", Overflow::DropNewest),
+                    ];
+                    choice(value, &known).map_err(|_| {
+                        "must be reject, block:<time> such as block:2s, drop_oldest or drop_newest"
+                            .to_owned()
+                    })?
+                }
             };
             builder.spool(|spool| spool.with_overflow(overflow))
+        }
+        "spool_watermark" => {
+            let percent = value.strip_suffix('%').and_then(|value| value.parse().ok());
+            let percent: u8 = percent
+                .filter(|percent| *percent <= 100)
+                .ok_or_else(|| "must be from 0% to 100%, such as 80%".to_owned())?;
+            builder.spool(|spool| spool.with_watermark(f64::from(percent) / 100.0))
         }
         _ => return Err("there is no such setting".to_owned()),
     })
@@ -316,9 +359,13 @@ mod tests {
             ("spool_after", "100ms"),
             ("spool_dir", "/tmp/spool"),
             ("spool_durability", "process_crash"),
+            ("spool_max_age", "expire:24h"),
             ("spool_max_bytes", "64MiB"),
+            ("spool_max_disk_bytes", "1GiB"),
+            ("spool_max_record_bytes", "1MiB"),
             ("spool_max_records", "10000"),
             ("spool_overflow", "block:2s"),
+            ("spool_watermark", "75%25"),
         ];
         let listed: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
         assert_eq!(examples.map(|(name, _)| name).as_slice(), listed);
@@ -335,6 +382,10 @@ mod tests {
         assert!(refusal("redis://h?spool_max_bytes=99999999999TiB").contains("must be bytes"));
         assert!(refusal("redis://h?ack=maybe").contains("must be primary or spooled"));
         assert!(refusal("redis://h?spool_max_records=0").contains("at least 1"));
+        assert!(refusal("redis://h?spool_overflow=drop").contains("drop_oldest or drop_newest"));
+        assert!(refusal("redis://h?spool_max_age=24h").contains("must be expire:<time>"));
+        assert!(refusal("redis://h?spool_max_age=keep:long").contains("must be a time"));
+        assert!(refusal("redis://h?spool_watermark=101%25").contains("from 0% to 100%"));
         assert!(
             refusal("redis://h?spol_after=1s").contains("protocol"),
             "lists what it knows"

@@ -12,7 +12,7 @@ use seawall::{
     Seawall,
     chaos::{Books, wait_until},
     error::ErrorKind,
-    spool::{Overflow, SpoolOptions},
+    spool::{Bound, Overflow, Readiness, SpoolOptions},
 };
 use tokio::task::JoinSet;
 
@@ -177,5 +177,44 @@ async fn callers_that_wait_for_room_in_vain_are_refused_when_their_time_is_up() 
         }
     }
     assert_eq!(scene.books.balance().acknowledged, 5);
+    resumes(&seawall, &mut scene).await;
+}
+
+/// Redis itself is the judge of what is left: the newest, in the order of their receipts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_dropped_for_newer_jobs_is_exactly_what_never_comes_to_redis() {
+    let mut redis = durable().await;
+    let mut scene = Scene::new(&mut redis, 0).await;
+    scene.redis.kill().await.unwrap();
+    let orders = scene.orders(300);
+    let registry = prometheus::Registry::new();
+    let seawall = orders
+        .builder()
+        .metrics(&registry)
+        .spool(|spool| {
+            spool
+                .with_max_records(100)
+                .with_overflow(Overflow::DropOldest)
+        })
+        .connect()
+        .await
+        .unwrap();
+    for some in orders.numbers().collect::<Vec<_>>().chunks(30) {
+        let receipts = seawall.enqueue_all(some.iter().map(|number| orders.job(*number)));
+        for (number, receipt) in some.iter().zip(receipts.await) {
+            assert!(receipt.unwrap().is_spooled());
+            if *number >= 200 {
+                scene.books.attempt((&orders.name, *number));
+                scene.books.acknowledge((&orders.name, *number));
+            }
+        }
+    }
+    let health = seawall.health();
+    assert_eq!(health.spool.records, 100);
+    assert_eq!(health.readiness, Readiness::Full(Bound::Records));
+    let counted = prometheus::TextEncoder::new();
+    let counted = counted.encode_to_string(&registry.gather()).unwrap();
+    let dropped = "seawall_dropped_total{queue=\"jobs-0\",which=\"oldest\"} 200";
+    assert!(counted.contains(dropped), "{counted}");
     resumes(&seawall, &mut scene).await;
 }

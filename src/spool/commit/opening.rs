@@ -17,6 +17,7 @@ use super::{
 use crate::spool::{
     audit::{Recovery, Verdict},
     crypt::Ring,
+    dir::Clean,
     error::{OpenError, StoreError},
     store::{Opened, Store},
 };
@@ -31,10 +32,12 @@ pub(super) struct Ready<S> {
 /// Opens the store and looks through it. A store that panics over what it finds is damaged.
 ///
 /// `withdraw_from` is the commit that has failed, if it is opened for that: its callers were told so.
+/// `held` is what it held just before, if that is known.
 pub(super) fn open<S: Store>(
     options: &DiskOptions,
     open: &mut impl FnMut() -> Result<Opened<S>, OpenError>,
     withdraw_from: Option<u64>,
+    held: Option<&Clean>,
 ) -> Result<Ready<S>, OpenError> {
     let look = || {
         let Opened {
@@ -44,7 +47,8 @@ pub(super) fn open<S: Store>(
             id,
             set_aside,
         } = read(&options.ring, open)?;
-        let mut verdict = audit.conclude(clean.as_ref(), withdraw_from);
+        let mut verdict = audit.conclude(held.or(clean.as_ref()), withdraw_from);
+        verdict.recovery.clean = clean.is_some();
         verdict.recovery.set_aside = set_aside;
         check_keys(options, &verdict)?;
         let lost = &verdict.recovery;
@@ -98,9 +102,10 @@ fn panicked(path: &Path) -> OpenError {
 impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     /// The first failure is the one that is remembered.
     pub(super) fn fail(&mut self, error: StoreError, commit: Option<u64>) -> StoreError {
-        let State::Open { store, .. } = &self.state else {
+        let State::Open { store, ledger } = &self.state else {
             return error;
         };
+        let held = commit.is_none().then(|| ledger.clean());
         let why = match &error {
             StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
             other => other.to_string().into(),
@@ -118,6 +123,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let failed = State::Failed(Failed {
             why: why.clone(),
             commit,
+            held,
             again_at: Instant::now() + FIRST_DELAY,
             delay: FIRST_DELAY,
         });
@@ -142,6 +148,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             &self.options,
             &mut self.open,
             failed.commit.or(Some(u64::MAX)),
+            failed.held.as_ref(),
         );
         let ready = match opened {
             Ok(ready) => ready,

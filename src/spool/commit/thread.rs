@@ -23,6 +23,7 @@ use super::{
 use crate::spool::{
     chunk::{Chunk, Mark},
     crypt::Ring,
+    dir::Clean,
     error::{OpenError, StoreError},
     store::{Opened, Store},
 };
@@ -49,6 +50,8 @@ pub(super) struct Failed {
     pub(super) why: Arc<str>,
     /// The commit that has failed, if one has.
     pub(super) commit: Option<u64>,
+    /// What the disk held, if it was not a commit that failed.
+    pub(super) held: Option<Clean>,
     pub(super) again_at: Instant,
     pub(super) delay: Duration,
 }
@@ -64,7 +67,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             store,
             ledger,
             verdict,
-        } = opening::open(&options, &mut open, None)?;
+        } = opening::open(&options, &mut open, None, None)?;
         let mut committer = Self {
             options,
             shared,
@@ -345,7 +348,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             return;
         };
         if let Ok(bytes) = store.disk_bytes() {
-            self.shared.bytes.store(bytes, Relaxed);
+            if self.shared.bytes.swap(bytes, Relaxed) > bytes {
+                // Somebody may be waiting for that room.
+                self.shared.condition.send_modify(|_| {});
+            }
             let gauge = &self.options.metrics.disk_bytes;
             gauge.set(bytes.try_into().unwrap_or(i64::MAX));
         }

@@ -112,6 +112,12 @@ impl Lane {
         first(self.returned.front()).min(first(self.appending.as_ref()))
     }
 
+    /// What waits on disk may be done with unsent below this: no lower number can come to disk any more.
+    /// The disk keeps one number up to which a lane is done, and would take what comes later for done.
+    pub(super) fn settled(&self) -> u64 {
+        if self.sending { 0 } else { self.barrier() }
+    }
+
     /// What may be sent, with `gathered` records in memory.
     pub(super) fn may_send(&self, gathered: usize) -> Send {
         if self.sending {

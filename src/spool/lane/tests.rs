@@ -22,6 +22,8 @@ enum Step {
     Late,
     /// A returned batch finds no room on disk, and is refused to its callers.
     NoRoom,
+    /// So many of the oldest on disk are dropped, or expire.
+    Drop(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<bool>().prop_map(|kept| Step::Written { kept, ok: false }),
         1 => Just(Step::Late),
         1 => Just(Step::NoRoom),
+        1 => (1usize..6).prop_map(Step::Drop),
     ];
     proptest::collection::vec(step, 1..120)
 }
@@ -78,6 +81,9 @@ struct Task {
     far: Far,
     late: VecDeque<Vec<u64>>,
     receipts: BTreeSet<u64>,
+    dropped: BTreeSet<u64>,
+    /// The disk takes everything up to here for done.
+    done: u64,
 }
 
 impl Task {
@@ -93,6 +99,8 @@ impl Task {
             far: Far::default(),
             late: VecDeque::new(),
             receipts: BTreeSet::new(),
+            dropped: BTreeSet::new(),
+            done: 0,
         }
     }
 
@@ -159,6 +167,7 @@ impl Task {
                 self.lane.acknowledge(last);
                 self.lane.removed(last);
                 self.disk.retain(|number| *number > last);
+                self.done = last;
             }
             (true, false) => {
                 self.lane.acknowledge(last);
@@ -182,6 +191,12 @@ impl Task {
                     return;
                 };
                 self.lane.appended(ok);
+                let passed = "what the disk takes for done comes to disk";
+                assert!(
+                    numbers[0] > self.done,
+                    "{passed}: {numbers:?}, {}",
+                    self.done
+                );
                 if kept {
                     self.disk.extend(&numbers);
                 }
@@ -197,6 +212,20 @@ impl Task {
             Step::NoRoom => {
                 if self.returned.pop_front().is_some() {
                     self.lane.take_returned();
+                }
+            }
+            Step::Drop(count) => {
+                let settled = self.lane.settled();
+                let Some(front) = self.lane.front().filter(|front| *front < settled) else {
+                    return;
+                };
+                let oldest = self.disk.range(front..settled).copied().take(count);
+                let oldest: Vec<_> = oldest.collect();
+                if let Some(last) = oldest.last() {
+                    self.lane.removed(*last);
+                    self.disk.retain(|number| number > last);
+                    self.done = *last;
+                    self.dropped.extend(oldest);
                 }
             }
         }
@@ -226,7 +255,7 @@ proptest! {
         }
         // The process dies; the next one replays what is on disk, and late requests may come before
         // or after.
-        let waits: Vec<_> = task.disk.iter().copied().collect();
+        let waits: Vec<_> = task.disk.range(task.done + 1..).copied().collect();
         for numbers in task.late.drain(..).take(1) {
             task.far.apply(&numbers);
         }
@@ -234,7 +263,8 @@ proptest! {
         let list = &task.far.list;
         prop_assert!(list.is_sorted_by(|a, b| a < b), "twice, or out of order: {list:?}");
         let arrived: BTreeSet<_> = list.iter().copied().collect();
-        let lost: Vec<_> = task.receipts.difference(&arrived).collect();
+        let kept: BTreeSet<_> = task.receipts.difference(&task.dropped).copied().collect();
+        let lost: Vec<_> = kept.difference(&arrived).collect();
         prop_assert!(lost.is_empty(), "lost {lost:?} of {:?}", task.receipts);
     }
 

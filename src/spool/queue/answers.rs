@@ -15,6 +15,7 @@ impl<T: Spoolable> Queue<T> {
         let (counter, seconds) = match place {
             Place::Delivered => (&self.metrics.delivered, &self.metrics.delivered_seconds),
             Place::Spooled => (&self.metrics.spooled, &self.metrics.spooled_seconds),
+            Place::Dropped => (&self.metrics.dropped, &self.metrics.dropped_seconds),
         };
         let gathered = self.intake.gathered().map_or(0, |(count, _)| count);
         self.intake.expect(waiters.len() + gathered);

@@ -1,6 +1,6 @@
 //! What goes to disk, and what becomes of it when there is no room.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -10,16 +10,38 @@ use crate::{
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
     spool::{
-        Batch, Place, Spoolable,
+        Batch, Bound, Overflow, Place, Spoolable,
         chunk::{Chunk, Writer},
         error::StoreError,
+        intake::Waiter,
         lane::{Append, Span},
-        options::Overflow,
     },
 };
 
+/// What there is room for of a batch.
+pub(super) struct Encoded {
+    chunks: Vec<Chunk>,
+    /// How many records those are, and what they are booked for.
+    kept: usize,
+    bytes: u64,
+    /// What stopped the next one.
+    met: Option<Met>,
+}
+
+/// A record has met a bound.
+#[derive(Clone, Copy)]
+struct Met {
+    bound: Bound,
+    bytes: u64,
+}
+
 impl<T: Spoolable> Queue<T> {
     pub(super) fn start_append(&mut self, now: Instant) {
+        if self.holds && self.returned.is_empty() {
+            // Whoever it was kept for has come in, or is gone.
+            self.holds = false;
+            self.shared.usage.release(self.slot);
+        }
         // Each turn that writes nothing has refused something, so this ends.
         while self.appending.is_none() {
             let gathered = self.intake.gathered();
@@ -72,7 +94,12 @@ impl<T: Spoolable> Queue<T> {
             mut waiters,
             failure,
         } = outgoing;
-        let (chunks, kept, bytes) = self.encode(&batch);
+        let Encoded {
+            chunks,
+            kept,
+            bytes,
+            met,
+        } = self.encode(&batch);
         let span = Span {
             first: batch.first(),
             last: batch.first() + kept as u64 - 1,
@@ -93,33 +120,65 @@ impl<T: Spoolable> Queue<T> {
                 answer,
             });
         }
-        let Some(batch) = (if kept > 0 {
+        let batch = if kept > 0 {
             batch.rest(span.last)
         } else {
             Some(batch)
-        }) else {
-            return true;
         };
-        let rest = Outgoing {
-            batch,
-            waiters: rest,
-            failure,
-        };
-        match self.give_up_at(&rest) {
-            Some(give_up) if give_up > now => {
-                self.put_back(rest);
-                // Nothing will change before something is freed, or time has passed.
-                kept > 0
+        match (batch, met) {
+            (Some(batch), Some(met)) => {
+                let rest = Outgoing {
+                    batch,
+                    waiters: rest,
+                    failure,
+                };
+                self.overflow(rest, met, now)
             }
-            _ => {
-                self.refuse_full(rest);
-                true
-            }
+            _ => true,
         }
     }
 
-    /// The chunks of the first records for which there is room, how many those are, and their bytes.
-    pub(super) fn encode(&self, batch: &Batch<T>) -> (Vec<Chunk>, usize, u64) {
+    /// Settles what happens to `rest`, the first of which has met a bound. Says whether anything else may
+    /// be tried now.
+    fn overflow(&mut self, mut rest: Outgoing<T>, met: Met, now: Instant) -> bool {
+        if self.may_wait(&rest, met, now) {
+            self.put_back(rest);
+            // Nothing will change before something is freed, or time has passed.
+            return self.appending.is_some();
+        }
+        // Those behind may be smaller, or have more time.
+        let later = match self.patience() {
+            Some(patience) if !self.is_at_its_end() => {
+                let overdue = |waiter: &Waiter| waiter.since + patience <= now;
+                rest.waiters
+                    .iter()
+                    .take_while(|waiter| overdue(waiter))
+                    .count()
+                    .max(1)
+            }
+            _ if met.bound.is_for_all() || self.hard => rest.waiters.len(),
+            _ => 1,
+        };
+        let waiters = rest.waiters.split_off(later);
+        let last = rest.batch.first() + later as u64 - 1;
+        let behind = rest.batch.clone().rest(last).map(|batch| Outgoing {
+            batch,
+            waiters,
+            failure: rest.failure.as_ref().map(Error::again),
+        });
+        self.shared.usage.refused(self.slot, met.bound);
+        match self.limits.overflow {
+            Overflow::DropNewest => self.drop_newest(rest, now),
+            _ => self.refuse_full(rest, met.bound),
+        }
+        if let Some(behind) = behind {
+            self.put_back(behind);
+        }
+        true
+    }
+
+    /// The chunks of the first records for which there is room, or for which some can be made.
+    pub(super) fn encode(&mut self, batch: &Batch<T>) -> Encoded {
         let written = unix_ms(SystemTime::now());
         let acknowledged = self.lane.acknowledged();
         let overhead = self.shared.disk.overhead();
@@ -131,38 +190,88 @@ impl<T: Spoolable> Queue<T> {
             written,
             overhead,
         );
-        let usage = &self.shared.usage;
-        let (mut kept, mut bytes) = (0, 0);
+        let Self {
+            shared,
+            slot,
+            replay,
+            lane,
+            limits,
+            holds,
+            ..
+        } = self;
+        let (mut kept, mut bytes, mut met, mut dropped) = (0, 0, None, 0);
+        shared.usage.measured(shared.disk.bytes());
+        let mut fits = |more| {
+            let Err(bound) = shared.usage.admit(*slot, more, []) else {
+                bytes += more;
+                return true;
+            };
+            let (fits, gone) = match limits.overflow {
+                Overflow::DropOldest => replay.make_room(more, batch.first(), shared, lane),
+                _ => (false, 0),
+            };
+            dropped += gone;
+            *holds |= !fits && gone > 0;
+            if fits {
+                bytes += more;
+            } else {
+                met = Some(Met { bound, bytes: more });
+            }
+            fits
+        };
         for record in batch.records() {
-            let fits = writer.push_if(
-                |bytes| record.encode(bytes),
-                |more| {
-                    let fits = usage.try_reserve(more);
-                    bytes += if fits { more } else { 0 };
-                    fits
-                },
-            );
-            if !fits {
+            if !writer.push_if(|bytes| record.encode(bytes), &mut fits) {
                 break;
             }
             kept += 1;
         }
-        usage.publish();
-        (writer.finish(), kept, bytes)
+        if kept > 0 || dropped > 0 {
+            self.note_dropped(dropped);
+            self.shared.usage.publish(Some(self.slot));
+        }
+        Encoded {
+            chunks: writer.finish(),
+            kept,
+            bytes,
+            met,
+        }
+    }
+
+    /// Whether the first of `outgoing` waits for room.
+    fn may_wait(&self, outgoing: &Outgoing<T>, met: Met, now: Instant) -> bool {
+        self.give_up_at(outgoing).is_some_and(|at| at > now)
+            && match self.limits.overflow {
+                // What is being written can be dropped soon.
+                Overflow::DropOldest => {
+                    (self.appending.is_some()
+                        || self
+                            .replay
+                            .has_droppable(outgoing.batch.first(), &self.lane))
+                        && self.shared.usage.could_admit(self.slot, met.bytes)
+                }
+                _ => true,
+            }
     }
 
     /// Until when a record may wait for room on disk; `None` if it may not.
     pub(super) fn give_up_at(&self, outgoing: &Outgoing<T>) -> Option<Instant> {
-        let Overflow::Block { timeout } = self.shared.options.overflow else {
-            return None;
-        };
-        if self.hard || self.shared.disk.is_poisoned() {
-            return None;
+        let patience = self.patience().filter(|_| !self.is_at_its_end())?;
+        let first = outgoing.waiters.front()?;
+        Some(first.since + patience)
+    }
+
+    /// How long a record may wait for room on disk.
+    fn patience(&self) -> Option<Duration> {
+        match self.limits.overflow {
+            Overflow::Block { timeout } => Some(timeout),
+            Overflow::DropOldest => Some(self.shared.options.disk_timeout),
+            Overflow::Reject | Overflow::DropNewest => None,
         }
-        outgoing
-            .waiters
-            .front()
-            .map(|waiter| waiter.since + timeout)
+    }
+
+    /// Nothing is worth waiting for.
+    fn is_at_its_end(&self) -> bool {
+        self.hard || self.shared.disk.is_poisoned()
     }
 
     /// Keeps `outgoing` in memory until it can be written.
@@ -175,7 +284,7 @@ impl<T: Spoolable> Queue<T> {
         self.returned.insert(place, outgoing);
     }
 
-    pub(super) fn refuse_full(&self, outgoing: Outgoing<T>) {
+    fn refuse_full(&self, outgoing: Outgoing<T>, bound: Bound) {
         let full = || {
             let landed = outgoing
                 .failure
@@ -184,7 +293,7 @@ impl<T: Spoolable> Queue<T> {
             let error = Error::new(ErrorKind::SpoolFull, Verdict::new(Class::Outage, landed));
             match &outgoing.failure {
                 Some(failure) => error.with_source(failure.again()),
-                None => error,
+                None => error.with_cause(format!("it has met {bound}")),
             }
         };
         self.refuse(outgoing.waiters, full);
@@ -202,6 +311,7 @@ impl<T: Spoolable> Queue<T> {
             return;
         };
         self.lane.appended(answer.is_ok());
+        self.shared.usage.settle(bytes);
         let count = span.last - span.first + 1;
         match answer {
             Ok(()) => {
@@ -210,7 +320,7 @@ impl<T: Spoolable> Queue<T> {
                 self.answer(waiters, span.first, Place::Spooled, now);
             }
             Err(error) => {
-                self.shared.usage.free(count, bytes);
+                self.shared.usage.free(self.slot, count, bytes);
                 let failed = || {
                     // What Redis may have, or the disk may have, may yet be delivered.
                     let landed = match &failure {

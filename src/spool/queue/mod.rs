@@ -7,6 +7,7 @@
 mod answers;
 mod appending;
 mod changed;
+mod losses;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -25,17 +26,19 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use self::changed::Changed;
+use self::{changed::Changed, losses::Losses};
 use super::{
     Applied, Batch, LaneId, Spoolable,
     driver::Driver,
     error::StoreError,
     intake::{Intake, Waiter},
     lane::{Lane, Span},
+    limits::Limits,
     options::Ack,
     pace::Pace,
     replay::{Older, Replay, Sent},
     shared::Shared,
+    usage::Slot,
 };
 use crate::{
     classify::{Class, Landed, Verdict},
@@ -62,11 +65,15 @@ pub(super) struct Handle<T> {
     pub(super) control: mpsc::Sender<Control>,
     pub(super) metrics: QueueMetrics,
     pub(super) driver: Driver<T>,
+    pub(super) limits: Limits,
+    pub(super) slot: Slot,
 }
 
 pub(super) struct Queue<T> {
     shared: Arc<Shared<T>>,
     name: Arc<str>,
+    limits: Limits,
+    slot: Slot,
     metrics: QueueMetrics,
     intake: Arc<Intake<T>>,
     control: mpsc::Receiver<Control>,
@@ -96,6 +103,9 @@ pub(super) struct Queue<T> {
     hard: bool,
     /// How often others have been let go first since the last batch.
     waits: u8,
+    losses: Losses,
+    /// The room of dropped records is kept for the first that returned.
+    holds: bool,
 }
 
 /// A batch in memory, and those who wait for it.
@@ -152,7 +162,14 @@ impl<T: Spoolable> Queue<T> {
         let intake = Arc::new(Intake::new());
         let (sender, control) = mpsc::channel(16);
         let id = LaneId::fresh();
+        let limits = options.limits_of(&name);
+        let slot = shared.usage.open(&name, &limits);
+        let records = older.iter().map(|older| older.records).sum();
+        let bytes = older.iter().map(|older| older.bytes).sum();
+        shared.usage.assign(slot, records, bytes);
         let queue = Self {
+            limits,
+            slot,
             metrics: metrics.clone(),
             intake: intake.clone(),
             control,
@@ -163,7 +180,7 @@ impl<T: Spoolable> Queue<T> {
             sending: None,
             returned: VecDeque::new(),
             appending: None,
-            replay: Replay::new(name.clone(), older),
+            replay: Replay::new(name.clone(), id, slot, older),
             pace: Pace::new(options.replay),
             blocked: false,
             unreadable: false,
@@ -175,6 +192,8 @@ impl<T: Spoolable> Queue<T> {
             closing: None,
             hard: false,
             waits: 0,
+            losses: Losses::default(),
+            holds: false,
             name,
             shared,
         };
@@ -183,6 +202,8 @@ impl<T: Spoolable> Queue<T> {
             control: sender,
             metrics,
             driver: Driver::new(queue, home),
+            limits,
+            slot,
         }
     }
 
@@ -263,10 +284,11 @@ impl<T: Spoolable> Queue<T> {
     /// would pass unnoticed.
     fn start(&mut self, now: Instant, cx: &Context<'_>) {
         self.on_time(now);
+        self.look_for_old(now);
         self.start_append(now);
         self.start_send(now, cx);
         if !self.unreadable || self.pace.wait_until(now).is_none() {
-            self.replay.start_read(&self.shared, self.id, &self.lane);
+            self.replay.start_read(&self.shared, &self.lane);
         }
         self.arm(now);
     }
@@ -335,6 +357,7 @@ impl<T: Spoolable> Queue<T> {
                 .as_ref()
                 .filter(|_| !self.hard)
                 .map(|(deadline, _)| *deadline),
+            self.losses.due(),
         ];
         let far = now + Duration::from_secs(3600);
         let next = moments
@@ -436,21 +459,26 @@ impl<T: Spoolable> Queue<T> {
     }
 
     fn on_replay(&mut self, now: Instant) {
-        let settled = self.replay.settle(&self.shared, &mut self.lane);
-        self.unreadable = settled.is_err();
-        match settled {
-            Ok(parked) => self.metrics.parked.inc_by(parked),
-            Err(error) => {
-                self.block(&error);
-                self.pace.failed(None, now, rand::random());
+        match self.replay.settle(&self.shared, &mut self.lane) {
+            Ok(parked) => {
+                self.unreadable = false;
+                self.metrics.parked.inc_by(parked);
             }
+            Err(error) => self.on_unreadable(&error, now),
         }
+    }
+
+    fn on_unreadable(&mut self, error: &Error, now: Instant) {
+        self.unreadable = true;
+        self.block(error);
+        self.pace.failed(None, now, rand::random());
     }
 }
 
 /// However the task ends, nobody waits for it any longer.
 impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
+        self.losses.tell(&self.name, None);
         self.shared.memory.add_permits(self.intake.abandon());
     }
 }

@@ -48,12 +48,13 @@ impl<T: Spoolable> Queue<T> {
                 }
                 let options = &self.shared.options;
                 let most = self.pace.allowance(options.max_batch_records, now);
-                let next = self
-                    .replay
-                    .next(self.id, &self.lane, most, options.max_batch_bytes);
-                if let Some((batch, sent)) = next {
-                    let batch = batch.with_lifetime(options.lane_lifetime);
-                    self.dispatch(batch, From::Disk(sent), now);
+                match self.replay.next(&self.lane, most, options.max_batch_bytes) {
+                    Ok(None) => {}
+                    Ok(Some((batch, sent))) => {
+                        let batch = batch.with_lifetime(options.lane_lifetime);
+                        self.dispatch(batch, From::Disk(sent), now);
+                    }
+                    Err(error) => self.on_unreadable(&error, now),
                 }
             }
         }
@@ -73,6 +74,7 @@ impl<T: Spoolable> Queue<T> {
         if self.lane.is_idle() && now - self.last_applied > self.shared.options.lane_lifetime / 2 {
             self.id = LaneId::fresh();
             self.lane.renew();
+            self.replay.renew(self.id);
             self.ambiguous = false;
             self.last_applied = now;
         }
@@ -182,7 +184,7 @@ impl<T: Spoolable> Queue<T> {
                             self.dispatch(rest, From::Memory(later), now);
                         }
                     }
-                    From::Disk(sent) => self.park(&batch, through + 1, until, &sent, &error),
+                    From::Disk(sent) => self.park(&batch, through + 1, until, sent, &error),
                 }
             }
             Outcome::Gap { last } => {
@@ -269,7 +271,7 @@ impl<T: Spoolable> Queue<T> {
         batch: &Batch<T>,
         first: u64,
         last: u64,
-        sent: &Sent,
+        sent: Sent,
         error: &Error,
     ) {
         let reason = error.reason();

@@ -55,7 +55,7 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
         let store = store.clone();
         Disk::start(&disk_options, move || store.open()).expect("it opens")
     };
-    let usage = Usage::new(10, 1 << 20, options.metrics.clone());
+    let usage = Usage::new(&options);
     let (answer_after, disk_timeout) = (options.spool_after * 3, options.disk_timeout);
     let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
     shared.set_way_out(BoxCloneSyncService::new(service_fn(

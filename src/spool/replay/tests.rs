@@ -36,6 +36,7 @@ impl Spoolable for Note {
 struct Bench {
     shared: Arc<Shared<Note>>,
     id: LaneId,
+    slot: Slot,
     lane: Lane,
     replay: Replay<Note>,
 }
@@ -55,12 +56,15 @@ impl Bench {
             metrics: options.metrics.clone(),
         };
         let (disk, left) = Disk::open(&disk_options).expect("an empty directory opens");
-        let usage = Usage::new(100, 1 << 20, options.metrics.clone());
+        let usage = Usage::new(&options);
+        let slot = usage.open("notes", &options.limits_of("notes"));
+        let id = LaneId::fresh();
         Self {
             shared: Arc::new(Shared::new(options, disk, usage, left.lanes)),
-            id: LaneId::fresh(),
+            id,
+            slot,
             lane: Lane::new(false, false),
-            replay: Replay::new("notes".into(), VecDeque::new()),
+            replay: Replay::new("notes".into(), id, slot, VecDeque::new()),
         }
     }
 
@@ -71,7 +75,7 @@ impl Bench {
         for _ in span.first..=span.last {
             assert!(writer.push_if(
                 |into| Note.encode(into),
-                |_| self.shared.usage.try_reserve(1)
+                |more| self.shared.usage.admit(self.slot, more, []).is_ok()
             ));
         }
         self.shared
@@ -84,13 +88,14 @@ impl Bench {
     }
 
     fn start_read(&mut self) {
-        self.replay.start_read(&self.shared, self.id, &self.lane);
+        self.replay.start_read(&self.shared, &self.lane);
     }
 
     /// The numbers of the next batch, once it has been read.
     async fn next(&mut self) -> (u64, u64) {
         loop {
-            if let Some((batch, _)) = self.replay.next(self.id, &self.lane, 10, 1 << 20) {
+            let next = self.replay.next(&self.lane, 10, 1 << 20);
+            if let Some((batch, _)) = next.expect("it can be read") {
                 return (batch.first(), batch.last());
             }
             self.start_read();
@@ -136,4 +141,64 @@ async fn a_read_that_met_the_barrier_is_not_begun_again_below_it() {
     bench.lane.take_returned();
     bench.append(waits).await;
     assert_eq!(bench.next().await, (waits.first, late.last));
+}
+
+/// An earlier run was done with 1 and 2 of 1 to 6, which are in one chunk.
+#[tokio::test]
+async fn a_lane_that_begins_in_the_middle_of_a_chunk_gives_back_all_of_its_room_with_the_last() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bench = Bench::new(&dir);
+    let span = bench.lane.take(6);
+    bench.append(span).await;
+    let bytes = bench.shared.usage.bytes();
+    bench.lane = Lane::new(false, true);
+    let older = Older {
+        lane: bench.id,
+        front: 3,
+        last: 6,
+        acknowledged: 2,
+        records: 4,
+        bytes,
+    };
+    bench.shared.usage.free(bench.slot, 2, 0);
+    let queue = "notes".into();
+    bench.replay = Replay::new(queue, LaneId::fresh(), bench.slot, [older].into());
+    assert_eq!(bench.next().await, (3, 6));
+    bench.replay.rewind();
+    bench.start_read();
+    poll_fn(|cx| bench.replay.poll(cx)).await;
+    let (shared, lane) = (&bench.shared, &mut bench.lane);
+    let settled = bench.replay.settle(shared, lane);
+    settled.expect("it can be read");
+    assert_eq!(bench.replay.expire(|_| true, shared, lane), 4);
+    assert!(lane.is_drained());
+    assert_eq!((shared.usage.waiting(), shared.usage.bytes()), (0, 0));
+}
+
+/// 3 and 4 were overdue and are on disk while 1 and 2 are on their way from memory, and may come to disk
+/// yet: the disk must not take them for done then.
+#[tokio::test]
+async fn nothing_expires_in_front_of_which_something_may_come_to_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut bench = Bench::new(&dir);
+    let (sent, overdue) = (bench.lane.take(2), bench.lane.take(2));
+    bench.lane.sending();
+    bench.append(overdue).await;
+    bench.start_read();
+    poll_fn(|cx| bench.replay.poll(cx)).await;
+    let Bench {
+        shared,
+        lane,
+        replay,
+        ..
+    } = &mut bench;
+    replay.settle(shared, lane).expect("it can be read");
+    assert_eq!(replay.expire(|_| true, shared, lane), 0);
+    assert_eq!(replay.make_room(1, u64::MAX, shared, lane), (false, 0));
+    lane.sent();
+    lane.returned(sent);
+    assert_eq!(replay.expire(|_| true, shared, lane), 0);
+    lane.take_returned();
+    assert_eq!(replay.make_room(1, sent.first, shared, lane), (false, 0));
+    assert_eq!(replay.expire(|_| true, shared, lane), 2, "they are refused");
 }
