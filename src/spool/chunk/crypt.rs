@@ -60,6 +60,6 @@ fn proven(head: &[u8]) -> Vec<u8> {
     made.map(|range| &head[range]).concat()
 }
 
-#[cfg(test)]
 #[cfg(feature = "encrypt")]
+#[cfg(test)]
 mod tests;
