@@ -134,7 +134,8 @@ async fn produce(spool: &Spool<Record>, far_end: &Arc<FarEnd>, records: u64) {
             let mut dice = SmallRng::seed_from_u64(producer as u64);
             let mut waiting = FuturesUnordered::new();
             for number in 0..share {
-                if waiting.len() >= 64 {
+                // All of them are more than the window holds.
+                if waiting.len() >= 512 {
                     let receipt: Option<Result<_, Error>> = waiting.next().await;
                     let _ = receipt.expect("it is not empty").expect("it is taken");
                 }

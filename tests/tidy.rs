@@ -22,6 +22,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (4, &["sequence", "wrap"]),
     (5, &["job"]),
     (7, &["stack"]),
+    (8, &["bin"]),
 ];
 
 /// What the crate's root offers under shorter names, and whose it is.

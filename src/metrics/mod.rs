@@ -39,11 +39,13 @@
 //! ```
 
 mod families;
+mod spool;
 
 use prometheus::Registry;
 
-pub use self::families::{
-    BreakerMetrics, CallMetrics, ConnectMetrics, QueueMetrics, RetryMetrics, SpoolMetrics,
+pub use self::{
+    families::{BreakerMetrics, CallMetrics, ConnectMetrics, RetryMetrics},
+    spool::{QueueMetrics, SpoolMetrics},
 };
 
 /// The handles of all stages.

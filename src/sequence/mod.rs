@@ -52,7 +52,7 @@ mod write;
 
 pub use self::{
     service::{Sequence, SequenceLayer},
-    write::{Command, Side, Write},
+    write::{Action, Command, Side, Write},
 };
 #[cfg(doc)]
 use crate::spool::Batch;

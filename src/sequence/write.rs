@@ -84,6 +84,11 @@ impl Command {
         self.arguments.len()
     }
 
+    /// Its name, then its arguments.
+    pub fn arguments(&self) -> &[Bytes] {
+        &self.arguments
+    }
+
     /// Takes an answer of 0, "nothing added", for a refusal: where the same member twice would be one
     /// record lost.
     #[must_use]
@@ -140,6 +145,46 @@ impl Write {
         let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1);
         self.expires_at_ms = Some(ms);
         self
+    }
+
+    /// What it does, for whoever wants to show it.
+    pub fn action(&self) -> Action<'_> {
+        match &self.effect {
+            Effect::Push { key, side, value } => Action::Push {
+                key: key.as_deref().unwrap_or(&self.queue),
+                side: *side,
+                value,
+            },
+            Effect::Group(commands) => Action::Group(commands),
+        }
+    }
+}
+
+/// What a [`Write`] does to Redis. Holds keys and payloads: not for logs.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Action<'a> {
+    /// One push to one list.
+    #[non_exhaustive]
+    Push {
+        /// The list.
+        key: &'a str,
+        /// Which end of it.
+        side: Side,
+        /// What is pushed.
+        value: &'a Bytes,
+    },
+    /// Commands that are applied as one.
+    Group(&'a [Command]),
+}
+
+/// Shows its shape, never its content.
+impl fmt::Debug for Action<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Push { side, .. } => f.debug_tuple("Push").field(side).finish(),
+            Self::Group(commands) => f.debug_tuple("Group").field(&commands.len()).finish(),
+        }
     }
 }
 

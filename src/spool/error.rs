@@ -78,6 +78,31 @@ pub enum OpenError {
         parked: u64,
     },
 
+    /// All slots of a [shared directory](super::SpoolDir::shared) are in use.
+    #[error(
+        "all {slots} slots of the spool in {path:?} are in use: end a process, \
+         or allow more with SpoolDir::with_max_slots"
+    )]
+    #[non_exhaustive]
+    NoSlot {
+        /// The shared directory.
+        path: PathBuf,
+        /// How many slots there may be.
+        slots: u32,
+    },
+
+    /// The directory that is to be [shared](super::SpoolDir::shared) is the spool of one process. Nothing was
+    /// touched.
+    #[error(
+        "{path:?} is the spool of one process: with no process on it, move all that is in it \
+         to a new directory slot-1 in it, or share another directory"
+    )]
+    #[non_exhaustive]
+    NotShared {
+        /// The directory.
+        path: PathBuf,
+    },
+
     /// The spool was written by a newer seawall. Nothing in it was touched.
     #[error(
         "the spool in {path:?} has format {found}, and this seawall knows formats up to {known}: \

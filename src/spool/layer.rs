@@ -35,9 +35,10 @@ where
     type Service = Spooling<T>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.owner
-            .shared
-            .set_way_out(BoxCloneSyncService::new(inner));
+        let shared = &self.owner.shared;
+        if shared.set_way_out(BoxCloneSyncService::new(inner)) {
+            self.owner.adoption.start(shared);
+        }
         Spooling::new(self.owner.clone())
     }
 }

@@ -28,9 +28,15 @@
 //! is [one call](Spool::readiness), and [a signal](Spool::watch_readiness).
 //!
 //! A record that Redis will never take (its key has the wrong type, say) is returned to the caller that waits for
-//! it, or *parked*: kept aside on disk with its reason, see [`Spool::parked`]. When Redis refuses a
+//! it, or *parked*: kept aside on disk with its reason, to be [listed](Spool::parked_page),
+//! [sent again](Spool::unpark) or [deleted](Spool::delete_parked). When Redis refuses a
 //! batch as a whole (no permission for scripts), the lane is *blocked*: it tries again, loudly, and
 //! keeps its records.
+//!
+//! # Many processes
+//!
+//! A directory belongs to one process at a time, or is [shared](SpoolDir::shared): then each process has a
+//! slot of it, and what one leaves behind that has ended is delivered by the others.
 //!
 //! # Encryption
 //!
@@ -88,6 +94,7 @@ mod commit;
 mod crypt;
 mod dir;
 mod driver;
+mod ending;
 mod error;
 pub mod future;
 mod intake;
@@ -96,24 +103,29 @@ mod layer;
 mod limits;
 mod options;
 mod pace;
+mod parking;
 mod queue;
 mod readiness;
 mod replay;
 mod service;
 mod shared;
+mod slots;
+pub mod stopped;
 mod store;
 mod usage;
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
-    sync::{oneshot, watch},
+    sync::watch,
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "encrypt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "encrypt")))]
@@ -128,18 +140,14 @@ pub use self::{
     layer::SpoolLayer,
     limits::{Bound, Overflow, QueueLimits, WhenOld},
     options::{Ack, Replay, SpoolOptions},
+    parking::{InvalidParkedId, ParkedFilter, ParkedId},
     readiness::Readiness,
     service::Spooling,
+    slots::SpoolDir,
 };
-use self::{
-    commit::{Disk, DiskOptions},
-    crypt::Ring,
-    queue::Control,
-    shared::Shared,
-    usage::Usage,
-};
+use self::{shared::Shared, slots::Adoption};
 use crate::{
-    classify::{Class, Landed, Verdict},
+    classify::{Class, Verdict},
     error::{Error, ErrorKind},
 };
 
@@ -162,49 +170,21 @@ impl<T: Spoolable> Spool<T> {
     /// [`OpenError`] says what is wrong with the directory and what to do: another process has it
     /// open, it can't be written, its format is of a newer version, a key is missing, it is damaged.
     pub async fn open(options: SpoolOptions) -> Result<Self, OpenError> {
-        let mut disk_options = DiskOptions {
-            path: options.path.clone(),
-            durability: options.durability,
-            strict: options.strict,
-            network: options.network,
-            generation_bytes: options.generation_bytes,
-            min_free: options.min_free_disk,
-            stalled_after: options.stalled_after,
-            ring: Arc::default(),
-            metrics: options.metrics.clone(),
-        };
-        let keys = options.keys.clone();
-        let opening = tokio::task::spawn_blocking(move || {
-            let ring = Ring::new(keys, disk_options.strict);
-            let ring = ring.map_err(|trouble| OpenError::key(&disk_options.path, trouble))?;
-            disk_options.ring = Arc::new(ring);
-            Disk::open(&disk_options)
-        });
-        let (disk, left) = match opening.await {
-            Ok(opened) => opened?,
-            Err(interrupted) => {
-                let interrupted = std::io::Error::other(interrupted);
-                return Err(dir::failed("open", &options.path)(interrupted));
-            }
-        };
-        let usage = Usage::new(&options);
-        usage.measured(disk.bytes());
-        usage.adopt(left.parked, left.parked_bytes, left.parked);
-        for lane in &left.lanes {
-            usage.adopt(lane.records, lane.bytes, 0);
-        }
+        let opened = slots::open(&options).await?;
+        let left = &opened.left;
         if !left.lanes.is_empty() {
             tracing::info!(
-                records = usage.waiting(),
+                records = left.lanes.iter().map(|lane| lane.records).sum::<u64>(),
                 lanes = left.lanes.len(),
                 parked = left.parked,
                 "the spool holds records of an earlier run"
             );
         }
-        let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
+        let shared = Arc::new(Shared::new(options, opened, CancellationToken::new()));
         shared.watch_disk();
+        let adoption = Adoption::default();
         Ok(Self {
-            owner: Arc::new(Owner { shared }),
+            owner: Arc::new(Owner { shared, adoption }),
         })
     }
 
@@ -216,17 +196,12 @@ impl<T: Spoolable> Spool<T> {
     ///
     /// Dropping the future only ends the waiting.
     pub async fn flush(&self) {
-        for queue in self.owner.shared.handles() {
-            let (done, flushed) = oneshot::channel();
-            if queue.control.send(Control::Flush(done)).await.is_ok() {
-                let _ = flushed.await;
-            }
-        }
-        let _ = self.owner.shared.disk.sync().await;
+        self.owner.shared.flush().await;
     }
 
     /// Ends in order: takes no more records, delivers what it can within `within`, writes the rest to
-    /// disk, and closes the directory. Says how many records wait there for the next run.
+    /// disk, and closes the directory. Says how many records wait there for the next run. A slot that was
+    /// taken over from another process is given back as it is.
     ///
     /// # Errors
     ///
@@ -239,47 +214,15 @@ impl<T: Spoolable> Spool<T> {
         let shared = &self.owner.shared;
         // For ever is a year.
         let deadline = Instant::now() + within.min(options::DAY * 365);
-        let mut ends = Vec::new();
-        for queue in shared.close() {
-            let (done, ended) = oneshot::channel();
-            if queue
-                .control
-                .send(Control::Shutdown { deadline, done })
-                .await
-                .is_ok()
-            {
-                ends.push(ended);
-            }
-        }
         let latest = deadline + shared.options.disk_timeout;
-        for ended in ends {
-            let _ = timeout_at(latest, ended).await;
-        }
-        shared.stop();
-        let closed = timeout_at(latest + shared.options.disk_timeout, shared.disk.close()).await;
-        match closed {
-            // Closed by an earlier shutdown, it holds what that one has left.
-            Ok(Ok(()) | Err(error::StoreError::Closed)) => Ok(shared.usage.waiting()),
-            Ok(Err(error)) => Err(disk_failed(&error)),
-            Err(_) => Err(
-                Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::Maybe))
-                    .with_cause("the disk has not answered in time"),
-            ),
-        }
+        let adoption = timeout_at(latest, self.owner.adoption.end());
+        let (_, ()) = tokio::join!(adoption, shared.end_queues(deadline));
+        shared.close_disk(deadline).await
     }
 
-    /// The first `limit` records that Redis will never take, with their reasons, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// The disk failed, or the spool has been shut down.
-    pub async fn parked(&self, limit: usize) -> Result<Vec<Parked>, Error> {
-        self.owner
-            .shared
-            .disk
-            .parked(limit)
-            .await
-            .map_err(|error| disk_failed(&error))
+    /// Where it is: the directory, or the slot that it has of one that [many share](SpoolDir::shared).
+    pub fn path(&self) -> PathBuf {
+        self.owner.shared.place.path()
     }
 
     /// Whether it is safe to enqueue, from what is known already: it asks nobody and takes no time.
@@ -393,6 +336,7 @@ pub struct SpoolStats {
 #[derive(Debug)]
 pub(crate) struct Owner<T> {
     shared: Arc<Shared<T>>,
+    adoption: Adoption,
 }
 
 impl<T> Drop for Owner<T> {

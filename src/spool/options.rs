@@ -1,14 +1,11 @@
 //! Where the spool lives, how much it may hold, and how it lets go.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use tokio::sync::watch;
 
 use super::{
+    SpoolDir,
     commit::Durability,
     crypt::Keys,
     limits::{LEAST_BYTES, Limits, MaxAge, Overflow, QueueLimits, WhenOld},
@@ -29,6 +26,7 @@ use crate::metrics::SpoolMetrics;
 /// - spool after: 250 ms
 /// - on disk: 1,000,000 records, 1 GiB, in files of 4 GiB; overflow: [`Overflow::Reject`]
 /// - age on disk: unbounded
+/// - parked: 100,000 records
 /// - a record: 8 MiB
 /// - a queue by itself: [`QueueLimits::default`]
 /// - watermark: 0.8
@@ -42,7 +40,7 @@ use crate::metrics::SpoolMetrics;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SpoolOptions {
-    pub(super) path: PathBuf,
+    pub(super) dir: SpoolDir,
     pub(super) ack: Ack,
     pub(super) durability: Durability,
     pub(super) strict: bool,
@@ -52,6 +50,7 @@ pub struct SpoolOptions {
     pub(super) stalled_after: Duration,
     pub(super) spool_after: Duration,
     pub(super) max_records: u64,
+    pub(super) max_parked: u64,
     pub(super) max_bytes: u64,
     max_disk_bytes: Option<u64>,
     max_age: Option<MaxAge>,
@@ -73,12 +72,13 @@ pub struct SpoolOptions {
 }
 
 impl SpoolOptions {
-    /// The defaults, in the directory `path`, which is made if it is missing.
+    /// The defaults, in the directory `dir`, which is made if it is missing.
     ///
-    /// The directory is the spool's alone, and one process has it open at a time.
-    pub fn new(path: impl AsRef<Path>) -> Self {
+    /// A path is a directory that is the spool's alone, and one process has it open at a time. Many processes
+    /// can share one that is [`SpoolDir::shared`].
+    pub fn new(dir: impl Into<SpoolDir>) -> Self {
         Self {
-            path: path.as_ref().to_owned(),
+            dir: dir.into(),
             ack: Ack::Primary,
             durability: Durability::PowerLoss,
             strict: false,
@@ -88,6 +88,7 @@ impl SpoolOptions {
             stalled_after: Duration::from_secs(5),
             spool_after: Duration::from_millis(250),
             max_records: 1_000_000,
+            max_parked: 100_000,
             max_bytes: 1 << 30,
             max_disk_bytes: None,
             max_age: None,
@@ -107,6 +108,17 @@ impl SpoolOptions {
             keys: None,
             metrics: SpoolMetrics::default(),
         }
+    }
+
+    /// The directory, instead of the one it was made with.
+    pub fn with_dir(mut self, dir: impl Into<SpoolDir>) -> Self {
+        self.dir = dir.into();
+        self
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &SpoolDir {
+        &self.dir
     }
 
     /// What a receipt stands for.
@@ -192,6 +204,16 @@ impl SpoolOptions {
     /// [`expires_at`](super::Spoolable::expires_at) holds as well.
     pub fn with_max_age(mut self, age: Duration, when_old: WhenOld) -> Self {
         self.max_age = Some(MaxAge::new(age, when_old));
+        self
+    }
+
+    /// How many records may be parked: those that Redis refuses for good. At least 1.
+    ///
+    /// At the bound nothing is lost and nothing is dropped: the queue with the next such record is blocked,
+    /// loudly, its records wait on disk, and it goes on by itself once parked records have been
+    /// [sent again](super::Spool::unpark) or [deleted](super::Spool::delete_parked).
+    pub fn with_max_parked(mut self, records: u64) -> Self {
+        self.max_parked = records.max(1);
         self
     }
 

@@ -1,6 +1,6 @@
 //! What waits on disk, on its way back: reads ahead, makes batches, and removes what is delivered.
 //!
-//! The front of the disk is either what an earlier run left, lane by lane, or this run's own lane.
+//! The front of the disk is either another lane's, one after the other, or this run's own lane.
 
 mod dropping;
 mod portion;
@@ -17,7 +17,7 @@ use self::portion::{Gone, Pieces, Portion};
 use super::{
     Batch, LaneId, Spoolable,
     chunk::{Held, Parked},
-    commit::Done,
+    commit::{Done, Replaced},
     error::StoreError,
     lane::Lane,
     shared::Shared,
@@ -28,13 +28,16 @@ use crate::{
     error::{Error, ErrorKind},
 };
 
-/// A lane that an earlier run left on disk. It keeps its id and its numbers.
+/// A lane on disk that is not this run's own: an earlier run left it, or it was parked and is to be sent
+/// again. It keeps its id and its numbers.
 #[derive(Debug)]
 pub(super) struct Older {
     pub(super) lane: LaneId,
     pub(super) front: u64,
     pub(super) last: u64,
     pub(super) acknowledged: u64,
+    /// How often its records have been refused and parked before.
+    pub(super) refused: u32,
     /// How many records it has, and their bytes.
     pub(super) records: u64,
     pub(super) bytes: u64,
@@ -46,6 +49,8 @@ pub(super) struct Replay<T> {
     slot: Slot,
     /// In the order of their age.
     older: VecDeque<Older>,
+    /// Older ones as soon as no batch from disk is on its way.
+    adopted: VecDeque<Older>,
     /// Read, and not yet sent.
     ahead: VecDeque<Portion<T>>,
     /// Where the read under way began, or else where the next one begins; `None` at the front.
@@ -57,6 +62,8 @@ pub(super) struct Replay<T> {
     shown_written_ms: Option<u64>,
     /// How many bytes of the chunk at the front have been given back.
     partly: u64,
+    /// The same of the own lane, while another one is at the front.
+    own_partly: u64,
     in_flight: bool,
 }
 
@@ -64,6 +71,7 @@ pub(super) struct Replay<T> {
 pub(super) struct Sent {
     lane: LaneId,
     older: bool,
+    refused: u32,
     pieces: Pieces,
 }
 
@@ -71,19 +79,28 @@ impl Sent {
     pub(super) fn is_older(&self) -> bool {
         self.older
     }
+
+    /// How often its records have been refused and parked before.
+    pub(super) fn refused(&self) -> u32 {
+        self.refused
+    }
 }
 
 struct Parking {
-    count: u64,
+    /// What waits no more once it is parked.
+    records: u64,
     bytes: u64,
+    parked_bytes: u64,
+    older: bool,
     through: u64,
-    sent: Sent,
-    answer: BoxFuture<'static, Result<(), StoreError>>,
+    /// What `partly` was before.
+    partly: u64,
+    answer: BoxFuture<'static, Result<Replaced, StoreError>>,
 }
 
 enum Finished {
     Read(Result<Vec<Held>, StoreError>),
-    Parked(Result<(), StoreError>, Parking),
+    Parked(Result<Replaced, StoreError>, Parking),
 }
 
 impl<T: Spoolable> Replay<T> {
@@ -93,6 +110,7 @@ impl<T: Spoolable> Replay<T> {
             own,
             slot,
             older,
+            adopted: VecDeque::new(),
             ahead: VecDeque::new(),
             read_from: None,
             reading: None,
@@ -101,6 +119,7 @@ impl<T: Spoolable> Replay<T> {
             front_written_ms: None,
             shown_written_ms: None,
             partly: 0,
+            own_partly: 0,
             in_flight: false,
         }
     }
@@ -108,6 +127,25 @@ impl<T: Spoolable> Replay<T> {
     /// This run's lane has another id from now on. Only while nothing of it is on disk.
     pub(super) fn renew(&mut self, own: LaneId) {
         self.own = own;
+    }
+
+    /// Sends another lane's records before this run's own.
+    pub(super) fn adopt(&mut self, lane: Older) {
+        self.adopted.push_back(lane);
+    }
+
+    /// Puts what was [adopted](Self::adopt) in line, once that mixes nothing up. Says whether it did.
+    pub(super) fn promote(&mut self) -> bool {
+        if self.adopted.is_empty() || self.in_flight || self.parking.is_some() {
+            return false;
+        }
+        if self.older.is_empty() {
+            // What has been read ahead is the own lane's.
+            self.rewind();
+            self.own_partly = std::mem::take(&mut self.partly);
+        }
+        self.older.append(&mut self.adopted);
+        true
     }
 
     pub(super) fn is_parking(&self) -> bool {
@@ -206,6 +244,7 @@ impl<T: Spoolable> Replay<T> {
         let sent = Sent {
             lane: source,
             older: !self.older.is_empty(),
+            refused: self.older.front().map_or(0, |older| older.refused),
             pieces,
         };
         self.in_flight = true;
@@ -228,23 +267,30 @@ impl<T: Spoolable> Replay<T> {
         self.advance(sent.older, through, lane);
     }
 
-    /// Puts `parked` aside, the last of which has number `through`.
+    /// Puts `parked` aside, the last of which has number `through`. There is room
+    /// [reserved](super::usage::Usage::reserve_parked) for them.
     pub(super) fn park(
         &mut self,
         parked: Vec<Parked>,
         through: u64,
-        sent: Sent,
+        mut sent: Sent,
         shared: &Shared<T>,
     ) {
         self.rewind();
         let disk = shared.disk.clone();
-        let overhead = disk.overhead();
+        let partly = self.partly;
+        let gone = sent.pieces.split(through, &mut self.partly);
         self.parking = Some(Parking {
-            count: parked.len() as u64,
-            bytes: parked.iter().map(|parked| parked.bytes(overhead)).sum(),
+            records: gone.records,
+            bytes: gone.bytes,
+            parked_bytes: parked.iter().map(Parked::bytes).sum(),
+            older: sent.older,
             through,
-            sent,
-            answer: async move { disk.park(parked).await }.boxed(),
+            partly,
+            answer: {
+                let done = gone.done(sent.lane, through);
+                async move { disk.park(parked, done).await }.boxed()
+            },
         });
     }
 
@@ -310,30 +356,28 @@ impl<T: Spoolable> Replay<T> {
                 self.take_in(chunks, lane);
                 Ok(0)
             }
-            Some(Finished::Read(Err(error)) | Finished::Parked(Err(error), _)) => {
-                self.rewind();
-                Err(
-                    Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::No))
-                        .with_cause(error.to_string()),
-                )
+            Some(Finished::Read(Err(error))) => Err(self.failed(&error)),
+            Some(Finished::Parked(Err(error), parking)) => {
+                self.partly = parking.partly;
+                shared.usage.release_parked(parking.records);
+                Err(self.failed(&error))
             }
-            Some(Finished::Parked(Ok(()), parking)) => {
-                let Parking {
-                    count,
-                    bytes,
-                    through,
-                    mut sent,
-                    ..
-                } = parking;
-                let gone = sent.pieces.split(through, &mut self.partly);
-                shared
-                    .usage
-                    .park(self.slot, gone.records, gone.bytes, bytes);
-                shared.disk.done(gone.done(sent.lane, through));
-                self.advance(sent.older, through, lane);
-                Ok(count)
+            Some(Finished::Parked(Ok(replaced), parking)) => {
+                let (waited, parked) = (
+                    (parking.records, parking.bytes),
+                    (parking.records, parking.parked_bytes),
+                );
+                shared.usage.park(self.slot, waited, parked, replaced);
+                self.advance(parking.older, parking.through, lane);
+                Ok(parking.records - replaced.records)
             }
         }
+    }
+
+    fn failed(&mut self, error: &StoreError) -> Error {
+        self.rewind();
+        Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::No))
+            .with_cause(error.to_string())
     }
 
     fn take_in(&mut self, chunks: Vec<Held>, lane: &mut Lane) {
@@ -393,6 +437,7 @@ impl<T: Spoolable> Replay<T> {
             self.rewind();
             self.front_written_ms = None;
             if self.older.is_empty() {
+                self.partly = std::mem::take(&mut self.own_partly);
                 lane.older_drained();
             }
         }

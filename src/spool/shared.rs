@@ -1,7 +1,7 @@
 //! What the handles and the tasks of one spool have in common, and the table of its queues.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, OnceLock},
 };
 
@@ -14,8 +14,9 @@ use tower::util::BoxCloneSyncService;
 use super::{
     Applied, Batch, SpoolOptions, Spoolable,
     commit::{Disk, LeftLane},
-    queue::{Handle, Queue},
+    queue::{Control, Handle, Queue},
     replay::Older,
+    slots::{Opened, Place},
     usage::Usage,
 };
 use crate::error::{Error, ErrorKind, NOT_DONE};
@@ -26,6 +27,7 @@ pub(super) type WayOut<T> = BoxCloneSyncService<Batch<T>, Applied, Error>;
 pub(super) struct Shared<T> {
     pub(super) options: SpoolOptions,
     pub(super) disk: Disk,
+    pub(super) place: Place,
     pub(super) usage: Usage,
     /// Units of [`MEMORY_UNIT`] bytes.
     pub(super) memory: Semaphore,
@@ -34,60 +36,65 @@ pub(super) struct Shared<T> {
     /// Held while a queue is added, never over an await.
     adding: Mutex<Adding>,
     oldest: Mutex<HashMap<Arc<str>, u64>>,
+    /// One of those at a time who send parked records again or delete them.
+    pub(super) unparking: Semaphore,
     runtime: tokio::runtime::Handle,
     stop: CancellationToken,
 }
 
 struct Adding {
     closed: bool,
-    /// What an earlier run left, until its queue's task starts.
-    left: Vec<LeftLane>,
+    /// What waits on disk for its queue's task to start: the queue's name, and a lane of it.
+    left: Vec<(Arc<str>, Older)>,
 }
 
 /// Records are counted against the memory bound in these.
 pub(super) const MEMORY_UNIT: usize = 256;
 
 impl<T: Spoolable> Shared<T> {
-    pub(super) fn new(
-        options: SpoolOptions,
-        disk: Disk,
-        usage: Usage,
-        left: Vec<LeftLane>,
-    ) -> Self {
+    /// Ends with `stop`.
+    pub(super) fn new(options: SpoolOptions, opened: Opened, stop: CancellationToken) -> Self {
+        let Opened { disk, left, place } = opened;
+        let usage = Usage::new(&options);
+        usage.measured(disk.bytes());
+        usage.adopt(left.parked, left.parked_bytes, left.parked);
+        for lane in &left.lanes {
+            usage.adopt(lane.records, lane.bytes, 0);
+        }
+        let limit_parked = options.max_parked.try_into().unwrap_or(i64::MAX);
+        options.metrics.limit_parked.set(limit_parked);
         let memory = Semaphore::new(options.max_memory / MEMORY_UNIT);
         Self {
             options,
             disk,
+            place,
             usage,
             memory,
             way_out: OnceLock::new(),
             queues: ArcSwap::default(),
             adding: Mutex::new(Adding {
                 closed: false,
-                left,
+                left: left.lanes.into_iter().map(older).collect(),
             }),
             oldest: Mutex::default(),
+            unparking: Semaphore::new(1),
             runtime: tokio::runtime::Handle::current(),
-            stop: CancellationToken::new(),
+            stop,
         }
     }
 
-    /// Sets the way out, unless there is one, and starts on what an earlier run left.
-    pub(super) fn set_way_out(self: &Arc<Self>, way_out: WayOut<T>) {
+    /// Sets the way out and starts on what an earlier run left, unless there is one. Says whether it did.
+    pub(super) fn set_way_out(self: &Arc<Self>, way_out: WayOut<T>) -> bool {
         if self.way_out.set(way_out).is_err() {
-            return;
+            return false;
         }
-        let names: Vec<Arc<str>> = self
-            .adding
-            .lock()
-            .left
-            .iter()
-            .map(|left| left.queue.as_str().into())
-            .collect();
+        let left = |adding: &Adding| adding.left.iter().map(|(queue, _)| queue.clone()).collect();
+        let names: Vec<Arc<str>> = left(&self.adding.lock());
         for name in names {
             // More queues than allowed may have been left: they are replayed all the same.
             let _ = self.add(&name, usize::MAX);
         }
+        true
     }
 
     pub(super) fn way_out(&self) -> WayOut<T> {
@@ -122,14 +129,15 @@ impl<T: Spoolable> Shared<T> {
                 "there are {most} queues already; raise SpoolOptions::with_max_queues if that is meant"
             )));
         }
-        let (of_queue, others) = std::mem::take(&mut adding.left)
+        let (of_queue, others): (Vec<_>, Vec<_>) = std::mem::take(&mut adding.left)
             .into_iter()
-            .partition(|left| left.queue == name);
+            .partition(|(queue, _)| &**queue == name);
         adding.left = others;
+        let of_queue = of_queue.into_iter().map(|(_, lane)| lane).collect();
         let name: Arc<str> = name.into();
         // A queue has a timer, and whoever calls may be outside the runtime.
         let runtime = self.runtime.enter();
-        let handle = Arc::new(Queue::open(self.clone(), name.clone(), older(of_queue)));
+        let handle = Arc::new(Queue::open(self.clone(), name.clone(), of_queue));
         drop(runtime);
         let mut queues = (*queues).clone();
         queues.insert(name, handle.clone());
@@ -142,6 +150,28 @@ impl<T: Spoolable> Shared<T> {
             }
         });
         Ok(handle)
+    }
+
+    /// Has a lane of `queue` that is on disk sent: by its task if it has one, else by the one it gets now, or
+    /// once there is a way out.
+    pub(super) async fn adopt(self: &Arc<Self>, queue: &str, lane: Older) {
+        let handle = {
+            let mut adding = self.adding.lock();
+            let handle = self.queues.load().get(queue).cloned();
+            match handle {
+                Some(handle) => Ok((handle, lane)),
+                None => {
+                    adding.left.push((queue.into(), lane));
+                    Err(())
+                }
+            }
+        };
+        match handle {
+            // A queue that has ended leaves it to the next run.
+            Ok((handle, lane)) => drop(handle.control.send(Control::Adopt(lane)).await),
+            Err(()) if self.way_out.get().is_some() => drop(self.add(queue, usize::MAX)),
+            Err(()) => {}
+        }
     }
 
     /// Keeps an eye on the disk: it may fail or shrink while no queue has anything to do with it.
@@ -184,6 +214,11 @@ impl<T: Spoolable> Shared<T> {
 }
 
 impl<T> Shared<T> {
+    /// Cancelled when all tasks are to end.
+    pub(super) fn stopped(&self) -> &CancellationToken {
+        &self.stop
+    }
+
     /// Ends all tasks at their next await.
     pub(super) fn stop(&self) {
         self.stop.cancel();
@@ -214,17 +249,17 @@ pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, NOT_DONE)
 }
 
-fn older(left: Vec<LeftLane>) -> VecDeque<Older> {
-    left.into_iter()
-        .map(|left| Older {
-            lane: left.lane,
-            front: left.first,
-            last: left.last,
-            acknowledged: left.acknowledged,
-            records: left.records,
-            bytes: left.bytes,
-        })
-        .collect()
+fn older(left: LeftLane) -> (Arc<str>, Older) {
+    let older = Older {
+        lane: left.lane,
+        front: left.first,
+        last: left.last,
+        acknowledged: left.acknowledged,
+        refused: left.refused,
+        records: left.records,
+        bytes: left.bytes,
+    };
+    (left.queue.into(), older)
 }
 
 impl<T> std::fmt::Debug for Shared<T> {

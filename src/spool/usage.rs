@@ -9,6 +9,7 @@ pub(super) use self::books::Slot;
 use self::books::{Amount, Books};
 use super::{
     Bound, Readiness, SpoolOptions,
+    commit::Replaced,
     limits::Limits,
     readiness::{Crossing, Meter},
 };
@@ -137,11 +138,50 @@ impl Usage {
         self.freed.send_replace(());
     }
 
-    /// Records are kept apart, in `parked_bytes`, and no longer wait.
-    pub(super) fn park(&self, slot: Slot, records: u64, bytes: u64, parked_bytes: u64) {
-        let amount = Amount { records, bytes };
-        self.state.lock().books.park(slot, amount, parked_bytes);
+    /// Makes room among the parked ones for up to `wanted` records, of which there may be `most`. Says for
+    /// how many.
+    pub(super) fn reserve_parked(&self, wanted: u64, most: u64) -> u64 {
+        self.state.lock().books.reserve_parked(wanted, most)
+    }
+
+    /// As many for which there was room [reserved](Self::reserve_parked) have not been parked.
+    pub(super) fn release_parked(&self, records: u64) {
+        self.state.lock().books.release_parked(records);
+    }
+
+    /// Records for which there was room [reserved](Self::reserve_parked) no longer wait, but are kept apart,
+    /// some of them in place of the same ones. Records and bytes of each.
+    pub(super) fn park(
+        &self,
+        slot: Slot,
+        waited: (u64, u64),
+        parked: (u64, u64),
+        replaced: Replaced,
+    ) {
+        let amount = |(records, bytes)| Amount { records, bytes };
+        let replaced = (replaced.records, replaced.bytes);
+        let mut state = self.state.lock();
+        state.books.park(slot, amount(waited), amount(parked));
+        state.books.delete_parked(amount(replaced));
+        drop(state);
         self.publish(Some(slot));
+        self.freed.send_replace(());
+    }
+
+    /// Parked records that took `bytes` wait again, in `waiting_bytes`. They are to be
+    /// [assigned](Self::assign) to their queue.
+    pub(super) fn unpark(&self, records: u64, bytes: u64, waiting_bytes: u64) {
+        let parked = Amount { records, bytes };
+        self.state.lock().books.unpark(parked, waiting_bytes);
+        self.publish(None);
+        self.freed.send_replace(());
+    }
+
+    /// Parked records have left the disk.
+    pub(super) fn delete_parked(&self, records: u64, bytes: u64) {
+        let parked = Amount { records, bytes };
+        self.state.lock().books.delete_parked(parked);
+        self.publish(None);
         self.freed.send_replace(());
     }
 

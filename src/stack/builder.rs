@@ -1,6 +1,6 @@
 //! Settings in, a [`Seawall`] out: the one place that knows the order of the line.
 
-use std::{ffi::OsString, path::Path, sync::Arc};
+use std::{ffi::OsString, sync::Arc};
 
 use prometheus::Registry;
 use tower::ServiceBuilder;
@@ -13,7 +13,7 @@ use crate::{
     observe::ObserveLayer,
     retry::{RetryLayer, RetryPolicy},
     sequence::SequenceLayer,
-    spool::{OpenError, Spool, SpoolLayer, SpoolOptions},
+    spool::{OpenError, Spool, SpoolDir, SpoolLayer, SpoolOptions},
 };
 
 /// Settings of a [`Seawall`]. Made by [`Seawall::builder`], [`Seawall::from_url`] or
@@ -34,7 +34,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(url: &str, spool_dir: Option<&Path>) -> Result<Self, BuildError> {
+    pub(super) fn new(url: &str, spool_dir: Option<SpoolDir>) -> Result<Self, BuildError> {
         settings::read(url, spool_dir, Vec::new())
     }
 
@@ -44,7 +44,7 @@ impl Builder {
         settings::from_vars(vars)
     }
 
-    pub(super) fn of(connection: ConnectOptions, spool_dir: &Path) -> Self {
+    pub(super) fn of(connection: ConnectOptions, spool_dir: SpoolDir) -> Self {
         Self {
             connection,
             retry: RetryPolicy::default(),

@@ -73,7 +73,7 @@ use crate::{
     observe::Observe,
     retry::RetryPolicy,
     sequence::Write,
-    spool::{Readiness, Receipt, Spool, SpoolStats, Spooling, future::ResponseFuture},
+    spool::{Readiness, Receipt, Spool, SpoolDir, SpoolStats, Spooling, future::ResponseFuture},
 };
 
 /// Redis calls and job enqueues that keep working through a Redis outage.
@@ -98,18 +98,16 @@ struct Inner {
 pub type CallLine = Observe<Retry<RetryPolicy, Breaker<Connection>>>;
 
 impl Seawall {
-    /// Settings for the Redis at `url`, with the spool in the directory `spool_dir`.
+    /// Settings for the Redis at `url`, with the spool in the directory `spool_dir`: a path, or a
+    /// [`SpoolDir`] that many processes share.
     ///
     /// The URL's query may hold settings as well: see [`SETTINGS`].
     ///
     /// # Errors
     ///
     /// [`BuildError`] if the URL, or a setting in it, is wrong.
-    pub fn builder(
-        url: &str,
-        spool_dir: impl AsRef<std::path::Path>,
-    ) -> Result<Builder, BuildError> {
-        Builder::new(url, Some(spool_dir.as_ref()))
+    pub fn builder(url: &str, spool_dir: impl Into<SpoolDir>) -> Result<Builder, BuildError> {
+        Builder::new(url, Some(spool_dir.into()))
     }
 
     /// Settings from one URL, of which `spool_dir` in the query is the one that must be there:

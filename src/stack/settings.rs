@@ -1,6 +1,6 @@
 //! Settings as text: the keys of a URL's query, and the variables of the environment.
 
-use std::{ffi::OsString, path::Path, time::Duration};
+use std::{ffi::OsString, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -8,7 +8,7 @@ use url::Url;
 use super::{BuildError, Builder};
 use crate::{
     connect::ConnectOptions,
-    spool::{Ack, Durability, Overflow, Replay, WhenOld},
+    spool::{Ack, Durability, Overflow, Replay, SpoolDir, WhenOld},
 };
 
 /// The settings that can be given as text, with what each is for.
@@ -55,11 +55,16 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ),
     ("spool_max_bytes", "bytes of jobs on disk"),
     ("spool_max_disk_bytes", "bytes of the spool's files"),
+    ("spool_max_parked", "jobs kept that Redis refused for good"),
     ("spool_max_record_bytes", "bytes of one job"),
     ("spool_max_records", "jobs on disk"),
     (
         "spool_overflow",
         "reject, block:<time>, drop_oldest or drop_newest: what happens when the spool is full",
+    ),
+    (
+        "spool_shared",
+        "true or false: whether many processes share spool_dir",
     ),
     (
         "spool_watermark",
@@ -70,7 +75,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
 /// Reads the URL, then `others`, which override what its query says.
 pub(super) fn read(
     url: &str,
-    spool_dir: Option<&Path>,
+    spool_dir: Option<SpoolDir>,
     others: Vec<(String, String)>,
 ) -> Result<Builder, BuildError> {
     let (connection, mut settings) = split(url)?;
@@ -79,8 +84,8 @@ pub(super) fn read(
         .iter()
         .rev()
         .find(|(name, _)| is(name, "spool_dir"))
-        .map(|(_, dir)| dir.clone().into());
-    let Some(dir) = spool_dir.map(Path::to_owned).or(dir) else {
+        .map(|(_, dir)| dir.into());
+    let Some(dir) = spool_dir.or(dir) else {
         return Err(BuildError::Missing {
             name: "spool_dir",
             why: "jobs wait there while Redis is out; \
@@ -89,7 +94,7 @@ pub(super) fn read(
     };
     settings
         .into_iter()
-        .try_fold(Builder::of(connection, &dir), |builder, (name, value)| {
+        .try_fold(Builder::of(connection, dir), |builder, (name, value)| {
             apply(builder, &key(&name), &value).map_err(|why| BuildError::Setting { name, why })
         })
 }
@@ -238,6 +243,10 @@ fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
             let bytes = size(value)?;
             builder.spool(|spool| spool.with_max_bytes(bytes))
         }
+        "spool_max_parked" => {
+            let records = count(value)?;
+            builder.spool(|spool| spool.with_max_parked(records.into()))
+        }
         "spool_max_disk_bytes" => {
             let bytes = size(value)?;
             builder.spool(|spool| spool.with_max_disk_bytes(bytes))
@@ -268,6 +277,16 @@ fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
                 }
             };
             builder.spool(|spool| spool.with_overflow(overflow))
+        }
+        "spool_shared" => {
+            let shared = choice(value, &[("true", true), ("false", false)])?;
+            let dir = builder.spool.dir().clone();
+            let dir = match shared {
+                true if dir.is_shared() => dir,
+                true => SpoolDir::shared(dir.path()),
+                false => SpoolDir::alone(dir.path()),
+            };
+            builder.spool(|spool| spool.with_dir(dir))
         }
         "spool_watermark" => {
             let percent = value.strip_suffix('%').and_then(|value| value.parse().ok());
@@ -335,7 +354,7 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str) -> String {
-        let error = read(url, Some(Path::new("/tmp/spool")), Vec::new()).expect_err("it is wrong");
+        let error = read(url, Some("/tmp/spool".into()), Vec::new()).expect_err("it is wrong");
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
@@ -362,16 +381,18 @@ mod tests {
             ("spool_max_age", "expire:24h"),
             ("spool_max_bytes", "64MiB"),
             ("spool_max_disk_bytes", "1GiB"),
+            ("spool_max_parked", "1000"),
             ("spool_max_record_bytes", "1MiB"),
             ("spool_max_records", "10000"),
             ("spool_overflow", "block:2s"),
+            ("spool_shared", "true"),
             ("spool_watermark", "75%25"),
         ];
         let listed: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
         assert_eq!(examples.map(|(name, _)| name).as_slice(), listed);
         for (name, value) in examples {
             let url = format!("redis://localhost/1?{name}={value}&protocol=resp3");
-            let read = read(&url, Some(Path::new("/tmp/spool")), Vec::new());
+            let read = read(&url, Some("/tmp/spool".into()), Vec::new());
             assert!(read.is_ok(), "{name}: {read:?}");
         }
     }
@@ -429,7 +450,7 @@ mod tests {
         let shown = |url: &str| {
             format!(
                 "{:?}",
-                read(url, Some(Path::new("/s")), vec![]).map(|b| b.connection)
+                read(url, Some("/s".into()), vec![]).map(|b| b.connection)
             )
         };
         assert!(shown(plain).contains("\"a b\""), "{}", shown(plain));

@@ -15,7 +15,7 @@ use seawall::{
     Error, Job, Seawall,
     breaker::BreakerOptions,
     chaos::Books,
-    spool::{Receipt, Replay},
+    spool::{ParkedFilter, Receipt, Replay, SpoolDir},
     stack::Builder,
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ use super::PLENTY;
 pub(crate) struct Orders {
     pub(crate) url: String,
     pub(crate) dir: PathBuf,
+    /// Whether many processes share the directory.
+    pub(crate) shared: bool,
     pub(crate) queue: String,
     /// The lane of the books.
     pub(crate) name: String,
@@ -56,6 +58,8 @@ pub(crate) enum End {
     Stay,
     /// Waits until nothing is left, says so, and goes on running.
     Flush,
+    /// Sends parked jobs again until there are none and nothing else is left, says so, and goes on running.
+    Unpark,
     /// Shuts down within so many milliseconds, says what is left, and ends.
     Shutdown(u64),
 }
@@ -72,7 +76,12 @@ impl Orders {
             Some(rate) => replay.with_rate(rate),
             None => replay,
         };
-        Seawall::builder(&self.url, &self.dir)
+        let dir = if self.shared {
+            SpoolDir::shared(&self.dir).with_adoption_interval(millis(20))
+        } else {
+            SpoolDir::alone(&self.dir)
+        };
+        Seawall::builder(&self.url, dir)
             .unwrap()
             .connection(|options| {
                 options
@@ -121,6 +130,16 @@ impl Orders {
             End::Stay => say("done"),
             End::Flush => {
                 seawall.flush().await;
+                say("flushed");
+            }
+            End::Unpark => {
+                let left = || seawall.health().spool;
+                seawall.flush().await;
+                while left().records + left().parked > 0 {
+                    let count = seawall.spool().unpark(ParkedFilter::all()).await.unwrap();
+                    say(&format!("unparked {count}"));
+                    tokio::task::yield_now().await;
+                }
                 say("flushed");
             }
             End::Shutdown(millis) => {
@@ -211,6 +230,7 @@ pub(crate) enum Line {
     },
     Done,
     Flushed,
+    Unparked(u64),
     Left(u64),
     Broken(String),
 }
@@ -350,7 +370,7 @@ impl App {
                 Line::Refused(_) | Line::Broken(_) | Line::Failed { .. } => {
                     self.complaint.get_or_insert_with(|| said.to_owned());
                 }
-                Line::Done | Line::Flushed => {}
+                Line::Done | Line::Flushed | Line::Unparked(_) => {}
             }
             return Some(line);
         }
@@ -381,6 +401,7 @@ fn parse(said: &str) -> Line {
         }
         "done" => Line::Done,
         "flushed" => Line::Flushed,
+        "unparked" => Line::Unparked(rest.parse().unwrap()),
         "left" => Line::Left(rest.parse().unwrap()),
         "broken" => Line::Broken(rest.to_owned()),
         _ => panic!("not a word of an app: {said}"),

@@ -11,6 +11,7 @@
     reason = "a test that unwraps an error fails, as it should, and speaks on its standard output"
 )]
 
+mod adopting;
 mod app;
 mod cancel;
 mod cycles;
@@ -24,7 +25,9 @@ mod neighbours;
 mod opening;
 mod replaying;
 mod scene;
+mod slots;
 mod spooling;
+mod unparking;
 mod unreadable;
 
 use std::{env, ops::Range, time::Duration};

@@ -16,8 +16,8 @@ use seawall::{
     chaos::Books,
     classify::{Class, Landed, Verdict},
     spool::{
-        Ack, Applied, Batch, LaneId, OpenError, Overflow, Replay, Spool, SpoolLayer, SpoolOptions,
-        Spoolable, Spooling, Undecodable,
+        Ack, Applied, Batch, LaneId, OpenError, Overflow, Parked, ParkedFilter, Replay, Spool,
+        SpoolLayer, SpoolOptions, Spoolable, Spooling, Undecodable,
     },
 };
 use tempfile::TempDir;
@@ -73,6 +73,8 @@ struct FarEnd {
     /// Sent, given up by its sender, and not carried out yet.
     late: Vec<Batch<Note>>,
     healthy: bool,
+    /// It takes what it never took before.
+    cured: bool,
     /// Batches that began behind what the far end has, which has lost nothing.
     gaps: u32,
 }
@@ -94,7 +96,7 @@ impl FarEnd {
                 continue;
             }
             let note = *note.unwrap();
-            if note.is_poison() {
+            if note.is_poison() && !self.cured {
                 let wrong = failure(Class::Permanent, Landed::No);
                 return Applied::refused(number - 1, 1, wrong).with_duplicates(duplicates);
             }
@@ -268,17 +270,8 @@ async fn run(seed: u64) {
         while producers.join_next().await.is_some() {}
         far.lock().healthy = true;
         spool.flush().await;
-        let parked: HashSet<_> = spool
-            .parked(usize::MAX)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|parked| Note::decode(&"notes".into(), parked.record().clone()).unwrap())
-            .collect();
-        if lives == 1 {
-            assert_eq!(spool.stats().parked, parked.len() as u64, "seed {seed}");
-        }
-        assert!(parked.iter().all(|note| note.is_poison()), "seed {seed}");
+        let parked = parked(&spool, seed).await;
+        sent_again(&spool, &far, &parked, seed).await;
         assert_eq!(spool.shutdown(PLENTY).await.unwrap(), 0, "seed {seed}");
         let _ = spooling
             .oneshot(Note {
@@ -289,6 +282,36 @@ async fn run(seed: u64) {
             .unwrap_err();
         judge(seed, &far.lock(), &told.lock(), &parked, &books);
     }
+}
+
+/// What is parked: once each, and as many as are counted.
+async fn parked(spool: &Spool<Note>, seed: u64) -> HashSet<Note> {
+    let parked = spool.parked(usize::MAX).await.unwrap();
+    let note = |parked: &Parked| Note::decode(&"notes".into(), parked.record().clone()).unwrap();
+    let notes: HashSet<_> = parked.iter().map(note).collect();
+    assert_eq!(notes.len(), parked.len(), "seed {seed}");
+    assert_eq!(spool.stats().parked, parked.len() as u64, "seed {seed}");
+    assert!(notes.iter().all(|note| note.is_poison()), "seed {seed}");
+    notes
+}
+
+/// First nothing has changed, then the far end takes them.
+async fn sent_again(spool: &Spool<Note>, far: &Mutex<FarEnd>, notes: &HashSet<Note>, seed: u64) {
+    for cured in [false, true] {
+        far.lock().cured = cured;
+        let sent = spool.unpark(ParkedFilter::all()).await.unwrap();
+        assert_eq!(sent, notes.len() as u64, "seed {seed}");
+        spool.flush().await;
+        let left = parked(spool, seed).await;
+        assert_eq!(left.is_empty(), cured || notes.is_empty(), "seed {seed}");
+    }
+    let stats = spool.stats();
+    assert_eq!((stats.records, stats.bytes), (0, 0), "seed {seed}");
+    let mut far = far.lock();
+    let (poison, others): (Vec<_>, Vec<_>) = far.log.iter().partition(|note| note.is_poison());
+    far.log = others;
+    assert_eq!(poison.len(), notes.len(), "seed {seed}");
+    assert_eq!(HashSet::from_iter(poison), *notes, "seed {seed}");
 }
 
 fn judge(seed: u64, far: &FarEnd, told: &Told, parked: &HashSet<Note>, books: &Books) {

@@ -45,6 +45,7 @@ impl<'a> Scene<'a> {
         Orders {
             url: self.redis.url(),
             dir: self.dir("spool"),
+            shared: false,
             queue: self.queue.clone(),
             name: "app".to_owned(),
             first,
@@ -129,6 +130,14 @@ impl<'a> Scene<'a> {
 
     /// Reads the far end, and panics unless all is there, once and in order.
     pub(crate) async fn balance(&self, seed: u64) -> Balance {
+        let balance = self.read().await;
+        let lost = self.books.lost(10);
+        assert!(balance.is_clean(), "seed {seed}: {balance}, lost {lost:?}");
+        balance
+    }
+
+    /// Reads the far end, once.
+    pub(crate) async fn read(&self) -> Balance {
         let all = redis::cmd("LRANGE")
             .arg(&self.queue)
             .arg(0)
@@ -140,9 +149,6 @@ impl<'a> Scene<'a> {
             let (name, number) = (parts.next().unwrap(), parts.next().unwrap());
             self.books.deliver((name, number.parse().unwrap()));
         }
-        let balance = self.books.balance();
-        let lost = self.books.lost(10);
-        assert!(balance.is_clean(), "seed {seed}: {balance}, lost {lost:?}");
-        balance
+        self.books.balance()
     }
 }

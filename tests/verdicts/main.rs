@@ -1,7 +1,7 @@
 //! What Redis, or the way to it, can say to a call, said by real servers, and what becomes of the call.
 //!
 //! `network`, `answers`, `cluster`: each row of the table in [`seawall::classify`], at the leaf. `calls`
-//! and `lanes`: the same through the whole line. `parked`, `expired`, `destinations`: what becomes of
+//! and `lanes`: the same through the whole line. `parked`, `unparked`, `expired`, `destinations`: what becomes of
 //! jobs that Redis takes, or never will. `secrets`: what none of it may show.
 #![cfg(feature = "chaos")]
 #![allow(
@@ -20,3 +20,4 @@ mod network;
 mod parked;
 mod secrets;
 mod support;
+mod unparked;

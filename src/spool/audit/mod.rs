@@ -47,6 +47,7 @@ pub(super) struct Found {
     commit: u64,
     written_ms: u64,
     acknowledged: u64,
+    refused: u32,
 }
 
 /// What the chunks of a lane say about it.
@@ -118,13 +119,16 @@ impl Audit {
             commit,
             written_ms: frame.written_ms,
             acknowledged: frame.acknowledged,
+            refused: frame.refused,
         });
     }
 
-    /// All chunks of a generation have been shown: these they are, each once.
+    /// All chunks of a generation have been shown: these they are, each once, but those of which parts are
+    /// missing. The parts of a record are of one generation.
     pub(super) fn end_generation(&mut self) -> &[Found] {
         let mut seen = self.found.split_off(self.generation);
         once(&mut seen);
+        let mut seen = whole(&seen);
         let begin = self.found.len();
         self.found.append(&mut seen);
         self.generation = self.found.len();
@@ -191,6 +195,7 @@ impl Audit {
                 .queue
                 .checked_sub(1)
                 .map_or(&none, |at| &self.queues[at]);
+            verdict.left.done.insert(*lane, done);
             verdict.lanes.insert(*lane, (queue.clone(), done));
         }
         let mut counted = BTreeMap::<LaneId, u64>::new();
@@ -350,6 +355,7 @@ impl Verdict {
                 last,
                 records,
                 acknowledged: chunk.acknowledged,
+                refused: chunk.refused,
                 bytes,
                 oldest_ms: chunk.written_ms,
             }),
@@ -362,6 +368,22 @@ impl Verdict {
 fn once(found: &mut Vec<Found>) {
     found.sort_unstable_by_key(|chunk| (chunk.key, std::cmp::Reverse(chunk.commit)));
     found.dedup_by_key(|chunk| chunk.key);
+}
+
+/// What is there with all of its parts, of what is in the order of the keys.
+fn whole(found: &[Found]) -> Vec<Found> {
+    let mut whole = Vec::with_capacity(found.len());
+    for parts in found.chunk_by(|a, b| a.key.first_part() == b.key.first_part()) {
+        let head = parts[0];
+        // One that was written again may have fewer parts than before.
+        let parts = parts.iter().filter(|part| part.commit == head.commit);
+        let begin = whole.len();
+        whole.extend(parts);
+        if head.key.part() > 0 || whole.len() - begin != usize::from(head.parts) {
+            whole.truncate(begin);
+        }
+    }
+    whole
 }
 
 fn keep_newest(stamps: &mut BTreeMap<u64, Stamp>, stamp: Stamp) {

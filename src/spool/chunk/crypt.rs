@@ -5,19 +5,20 @@
 
 use bytes::BytesMut;
 
-use super::{Chunk, Damaged, FIXED, Frame, header, header::field};
-use crate::spool::crypt::{Cipher, NONCE, TAG};
+use super::{Chunk, Damaged, FIXED, Frame, LONGEST, header, header::field};
+use crate::spool::crypt::{Cipher, NONCE, OVERHEAD, TAG};
 
 impl Chunk {
     /// Encrypts the body. But for the stamp, nothing is to be changed after that.
     pub(in crate::spool) fn encrypt(&mut self, cipher: &Cipher, nonce: &[u8; NONCE]) {
         let value = &mut self.value;
         let begin = header::body(value);
-        let encrypted = value.len() - begin + NONCE + TAG;
+        let encrypted = value.len() - begin + OVERHEAD;
+        debug_assert!(value.len() + OVERHEAD <= LONGEST, "room was left for it");
         header::set_flag(value, header::ENCRYPTED);
         field::KEY.put(value, cipher.id().to_le_bytes());
         field::BODY.put(value, (encrypted as u32).to_le_bytes());
-        value.reserve(NONCE + TAG);
+        value.reserve(OVERHEAD);
         value.splice(begin..begin, *nonce);
         let proven = proven(&value[..begin]);
         let tag = cipher.encrypt(nonce, &proven, &mut value[begin + NONCE..]);

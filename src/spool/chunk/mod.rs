@@ -27,6 +27,7 @@ pub(super) use self::{
     writer::Writer,
 };
 pub use self::{key::LaneId, parked::Parked};
+use super::crypt::OVERHEAD;
 
 /// The name of a queue is part of every chunk, and has to leave room for records.
 pub(super) const LONGEST_QUEUE: usize = 1024;
@@ -85,6 +86,8 @@ pub(super) struct Frame {
     pub(super) bytes: u64,
     /// The key of the body, if that is still encrypted.
     encrypted_with: Option<u32>,
+    /// What encryption has added to the body.
+    overhead: usize,
     /// With the queue's name.
     head: Bytes,
     body: Bytes,
@@ -142,6 +145,7 @@ impl Frame {
             all_or_nothing: flags & header::ALL_OR_NOTHING != 0,
             bytes: (Key::LEN + value.len()) as u64,
             encrypted_with,
+            overhead: encrypted_with.map_or(0, |_| OVERHEAD),
             head: value.slice(..begin),
             body: value.slice(begin..),
         })

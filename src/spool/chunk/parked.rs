@@ -20,6 +20,8 @@ pub struct Parked {
     pub(in crate::spool) parked_ms: u64,
     pub(in crate::spool) attempts: u32,
     pub(in crate::spool) record: Bytes,
+    /// What encryption adds, or has added, to each of its chunks.
+    pub(in crate::spool) overhead: usize,
 }
 
 impl Parked {
@@ -76,14 +78,14 @@ impl fmt::Debug for Parked {
 
 impl Parked {
     /// What it costs on disk.
-    pub(in crate::spool) fn bytes(&self, overhead: usize) -> u64 {
-        let chunks = self.encode(overhead);
+    pub(in crate::spool) fn bytes(&self) -> u64 {
+        let chunks = self.encode();
         let bytes: u64 = chunks.iter().map(Chunk::bytes).sum();
-        bytes + (chunks.len() * overhead) as u64
+        bytes + (chunks.len() * self.overhead) as u64
     }
 
-    /// As chunks, each of which leaves `overhead` bytes free for what encryption will add.
-    pub(in crate::spool) fn encode(&self, overhead: usize) -> Vec<Chunk> {
+    /// As chunks, each of which has room for what encryption will add.
+    pub(in crate::spool) fn encode(&self) -> Vec<Chunk> {
         let reason = u32::try_from(self.reason.len()).expect("a reason is some words long");
         let body = [
             &self.attempts.to_le_bytes(),
@@ -100,7 +102,7 @@ impl Parked {
             acknowledged: 0,
             refused: 0,
         };
-        header.parts(self.number, &body, overhead)
+        header.parts(self.number, &body, self.overhead)
     }
 
     pub(in crate::spool) fn of(whole: Whole) -> Result<Self, Damaged> {
@@ -120,6 +122,7 @@ impl Parked {
             parked_ms: whole.head.written_ms,
             attempts,
             record: body,
+            overhead: whole.head.overhead,
         })
     }
 }

@@ -84,6 +84,7 @@ fn parked(record: Vec<u8>) -> Parked {
         parked_ms: 1_700_000_000_001,
         attempts: 3,
         record: record.into(),
+        overhead: 0,
     }
 }
 
@@ -118,7 +119,7 @@ proptest! {
         let parked = parked(vec![5; size]);
         let mut gather = Gather::default();
         let mut back = None;
-        for mut chunk in parked.encode(0) {
+        for mut chunk in parked.encode() {
             chunk.stamp(SPOOL, &STAMP);
             prop_assert!(back.is_none() && chunk.value.len() <= LONGEST);
             let frame = Frame::parse(chunk.key, &chunk.value.into()).unwrap();
@@ -276,7 +277,7 @@ fn version_1_is_these_bytes() {
     ];
     assert_eq!(hex(&value), expected.concat());
 
-    let parked = parked(b"job".to_vec()).encode(0);
+    let parked = parked(b"job".to_vec()).encode();
     let body = "03000000 21000000".replace(' ', "");
     let value = hex(&parked[0].value);
     assert_eq!(&value[..24], "8973656177616c6c01020000");

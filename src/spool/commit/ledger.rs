@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -10,6 +11,7 @@ use crate::spool::{
     audit::Verdict,
     chunk::{Chunk, Key, Kind, LaneId, Mark, SpoolId, Stamp, gone},
     dir::Clean,
+    parking::ParkedId,
     store::Live,
 };
 
@@ -44,6 +46,17 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    pub(super) fn note(&mut self, done: impl IntoIterator<Item = Done>) {
+        for done in done {
+            let sum = self
+                .done
+                .entry(done.lane)
+                .or_insert(Done { records: 0, ..done });
+            sum.through = sum.through.max(done.through);
+            sum.records += done.records;
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.put.is_empty()
             && self.done.is_empty()
@@ -88,9 +101,12 @@ impl Ledger {
         self.commit
     }
 
-    /// The parked records, oldest lane first.
-    pub(super) fn parked(&self) -> impl Iterator<Item = (LaneId, u64)> {
-        self.parked.iter().copied()
+    /// The parked records that follow `after`, the oldest lane first.
+    pub(super) fn parked_after(&self, after: Option<ParkedId>) -> impl Iterator<Item = ParkedId> {
+        let after = after.map(|id| (id.lane(), id.number()));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.parked.range((from, Bound::Unbounded));
+        found.map(|(lane, number)| ParkedId::new(*lane, *number))
     }
 
     pub(super) fn clean(&self) -> Clean {

@@ -38,6 +38,7 @@ use super::{
     crypt::{KeyId, Ring},
     dir::{Directory, failed},
     error::{OpenError, StoreError},
+    parking::ParkedId,
     store::{Opened, Opener, Store},
 };
 use crate::metrics::SpoolMetrics;
@@ -193,39 +194,55 @@ impl Disk {
         if let Condition::Low(free) = self.condition() {
             return Err(StoreError::Full(free));
         }
-        self.write(chunks, Vec::new()).await
+        self.write(chunks, None, Vec::new()).await
     }
 
-    /// Keeps refused records. One that is kept already is not kept twice.
+    /// Keeps refused records apart, consecutive ones of one lane. Where they waited they are
+    /// [done](Self::done) with in the same step.
+    ///
+    /// Says which of them had been parked before, by a run that died before it removed them.
     ///
     /// # Cancel safety
     ///
     /// As with [`append`](Self::append).
-    pub(super) async fn park(&self, parked: Vec<Parked>) -> Result<(), StoreError> {
-        let overhead = self.overhead();
-        let chunks = parked.iter().flat_map(|parked| parked.encode(overhead));
-        self.write(chunks.collect(), Vec::new()).await
+    pub(super) async fn park(
+        &self,
+        parked: Vec<Parked>,
+        done: Done,
+    ) -> Result<Replaced, StoreError> {
+        let mut replaced = Replaced::default();
+        if let Some(first) = parked.first() {
+            let before = ParkedId::new(first.lane, first.number.saturating_sub(1));
+            let mut same = self.parked(Some(before), parked.len(), usize::MAX).await?;
+            same.retain(|there| parked.iter().any(|parked| parked.id() == there.id()));
+            replaced.records = same.len() as u64;
+            replaced.bytes = same.iter().map(Parked::bytes).sum();
+        }
+        let put = parked.iter().flat_map(Parked::encode).collect();
+        self.write(put, Some(done), Vec::new()).await?;
+        Ok(replaced)
     }
 
-    /// Lets go of parked records, and writes chunks in the same step.
+    /// Lets go of the parked records `which` and writes `put`, all or nothing, and comes back once that is
+    /// durable. Those of `which` that are not there are no error.
     ///
     /// # Cancel safety
     ///
     /// As with [`append`](Self::append).
     pub(super) async fn unpark(
         &self,
-        which: Vec<(LaneId, u64)>,
+        which: Vec<ParkedId>,
         put: Vec<Chunk>,
     ) -> Result<(), StoreError> {
         let put = put.into_iter().map(Chunk::all_or_nothing).collect();
         let gone = which.into_iter();
-        let gone = gone.map(|(lane, number)| Key::new(Kind::Parked, lane, number, 0));
-        self.write(put, gone.collect()).await
+        let gone = gone.map(|id| Key::new(Kind::Parked, id.lane(), id.number(), 0));
+        self.write(put, None, gone.collect()).await
     }
 
     /// Comes back once all that was handed over before is durable, what is done with included.
     pub(super) async fn sync(&self) -> Result<(), StoreError> {
-        self.write(Vec::new(), Vec::new()).await
+        self.write(Vec::new(), None, Vec::new()).await
     }
 
     /// Records are done with; nobody waits for that.
@@ -262,9 +279,20 @@ impl Disk {
             .await?
     }
 
-    /// The refused records that are kept, oldest lane first, up to `limit`.
-    pub(super) async fn parked(&self, limit: usize) -> Result<Vec<Parked>, StoreError> {
-        self.ask(1, |room, answer| Command::Parked(limit, room, answer))
+    /// The refused records that are kept, by lane and number, the oldest lane first: those that follow
+    /// `after`. Stops with the one that reaches one of the limits: at least one if there is any.
+    pub(super) async fn parked(
+        &self,
+        after: Option<ParkedId>,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Parked>, StoreError> {
+        let page = Page {
+            after,
+            max_records,
+            max_bytes,
+        };
+        self.ask(1, |room, answer| Command::Parked(page, room, answer))
             .await?
     }
 
@@ -287,7 +315,6 @@ impl Disk {
         self.ask(1, Command::Close).await?
     }
 
-    /// A write has failed, and no other will be tried.
     /// How it is now.
     pub(super) fn condition(&self) -> Condition {
         self.shared.condition.borrow().clone()
@@ -313,7 +340,12 @@ impl Disk {
     }
 
     /// Encrypted here, in the caller's task: the thread has enough to do.
-    async fn write(&self, mut put: Vec<Chunk>, gone: Vec<Key>) -> Result<(), StoreError> {
+    async fn write(
+        &self,
+        mut put: Vec<Chunk>,
+        done: Option<Done>,
+        gone: Vec<Key>,
+    ) -> Result<(), StoreError> {
         if let Condition::Failed(why) = self.condition() {
             return Err(StoreError::Poisoned(why));
         }
@@ -323,6 +355,7 @@ impl Disk {
         self.ask(units, |room, answer| {
             Command::Write(Write {
                 put,
+                done,
                 gone,
                 answer,
                 room,
@@ -411,7 +444,7 @@ enum Command {
         oneshot::Sender<Result<Vec<Held>, StoreError>>,
     ),
     Parked(
-        usize,
+        Page,
         OwnedSemaphorePermit,
         oneshot::Sender<Result<Vec<Parked>, StoreError>>,
     ),
@@ -429,6 +462,7 @@ enum Command {
 
 struct Write {
     put: Vec<Chunk>,
+    done: Option<Done>,
     gone: Vec<Key>,
     answer: oneshot::Sender<Result<(), StoreError>>,
     room: OwnedSemaphorePermit,
@@ -441,6 +475,21 @@ struct Wanted {
     from: u64,
     max_records: usize,
     max_bytes: usize,
+}
+
+/// Which parked records are to be read.
+#[derive(Clone, Copy)]
+struct Page {
+    after: Option<ParkedId>,
+    max_records: usize,
+    max_bytes: usize,
+}
+
+/// What has taken the place of the same records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Replaced {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
 
 /// The queue to the thread holds 1,024 small commands, or 64 MiB; more wait outside.

@@ -1,8 +1,11 @@
 //! What is read from the store: the records of a lane, the parked ones, and what an earlier run left.
 
-use std::ops::{ControlFlow, RangeInclusive};
+use std::{
+    collections::BTreeMap,
+    ops::{ControlFlow, RangeInclusive},
+};
 
-use super::{Wanted, ledger::Ledger};
+use super::{Page, Wanted, ledger::Ledger};
 use crate::spool::{
     chunk::{Damaged, Frame, Gather, Held, Kind, LaneId, Parked, Whole},
     crypt::Ring,
@@ -15,6 +18,8 @@ use crate::spool::{
 pub(in crate::spool) struct Left {
     /// The lanes with records, the oldest first.
     pub(in crate::spool) lanes: Vec<LeftLane>,
+    /// How far each lane that was heard of is done with.
+    pub(in crate::spool) done: BTreeMap<LaneId, u64>,
     /// How many records are parked.
     pub(in crate::spool) parked: u64,
     /// What the parked ones cost on disk.
@@ -33,6 +38,8 @@ pub(in crate::spool) struct LeftLane {
     pub(in crate::spool) records: u64,
     /// The last number that Redis had acknowledged when the last of them was written.
     pub(in crate::spool) acknowledged: u64,
+    /// How often Redis had refused them before.
+    pub(in crate::spool) refused: u32,
     /// What they cost on disk.
     pub(in crate::spool) bytes: u64,
     /// When the oldest of them was written, in milliseconds since 1970.
@@ -66,14 +73,21 @@ pub(super) fn parked(
     store: &impl Store,
     ring: &Ring,
     ledger: &Ledger,
-    limit: usize,
+    page: Page,
 ) -> Result<Vec<Parked>, StoreError> {
     let mut found = Vec::new();
-    for (lane, number) in ledger.parked().take(limit) {
-        whole(store, ring, Kind::Parked, lane, number..=number, |whole| {
-            found.push(Parked::of(whole)?);
+    let mut room = page.max_bytes;
+    for id in ledger.parked_after(page.after).take(page.max_records) {
+        let number = id.number()..=id.number();
+        whole(store, ring, Kind::Parked, id.lane(), number, |whole| {
+            let parked = Parked::of(whole)?;
+            room = room.saturating_sub(parked.record.len());
+            found.push(parked);
             Ok(false)
         })?;
+        if room == 0 {
+            break;
+        }
     }
     Ok(found)
 }

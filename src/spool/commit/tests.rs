@@ -82,6 +82,7 @@ fn parked(lane: LaneId, number: u64) -> Parked {
         parked_ms: 5,
         attempts: 1,
         record: bytes::Bytes::from_static(b"job"),
+        overhead: 0,
     }
 }
 
@@ -281,16 +282,23 @@ async fn what_is_parked_is_kept_until_it_is_sent_again() {
     let lane = LaneId::fresh();
     disk.append(chunks(lane, 1, &[b"job"])).await.unwrap();
     store.state().calls.clear();
-    disk.park(vec![parked(lane, 1)]).await.unwrap();
+    disk.park(vec![parked(lane, 1)], done(lane, 1, 1))
+        .await
+        .unwrap();
     assert_eq!(store.state().calls, [Apply, Flush, Sync]);
-    assert_eq!(disk.parked(9).await.unwrap(), [parked(lane, 1)]);
-    assert_eq!(disk.parked(0).await.unwrap(), []);
+    assert_eq!(
+        disk.parked(None, 9, usize::MAX).await.unwrap(),
+        [parked(lane, 1)]
+    );
+    assert_eq!(disk.parked(None, 0, usize::MAX).await.unwrap(), []);
 
     store.state().calls.clear();
     let again = chunks(lane, 2, &[b"job"]);
-    disk.unpark(vec![(lane, 1)], again).await.unwrap();
+    disk.unpark(vec![ParkedId::new(lane, 1)], again)
+        .await
+        .unwrap();
     assert_eq!(store.state().calls, [Apply, Flush, Sync]);
-    assert_eq!(disk.parked(9).await.unwrap(), []);
+    assert_eq!(disk.parked(None, 9, usize::MAX).await.unwrap(), []);
     assert_eq!(disk.read(lane, 2, 9, 99).await.unwrap().len(), 1);
 }
 
@@ -301,4 +309,55 @@ async fn a_future_of_the_disk_can_move_between_threads() {
     }
     let disk = start(&MemoryStore::default(), Durability::PowerLoss);
     moves(disk.append(Vec::new())).await.unwrap();
+}
+
+/// A crash can come between parking and the removal of what was parked.
+#[tokio::test]
+async fn what_is_parked_twice_is_said_to_have_been_there() {
+    let disk = start(&MemoryStore::default(), Durability::PowerLoss);
+    let lane = LaneId::fresh();
+    let park = |numbers: std::ops::Range<u64>| {
+        let done = done(lane, numbers.end - 1, 0);
+        let parked = numbers.map(|number| parked(lane, number)).collect();
+        disk.park(parked, done)
+    };
+    let one = parked(lane, 1).bytes();
+    let counted = |records| Replaced {
+        records,
+        bytes: one * records,
+    };
+    assert_eq!(park(3..5).await.unwrap(), counted(0));
+    assert_eq!(park(1..6).await.unwrap(), counted(2));
+    assert_eq!(park(5..7).await.unwrap(), counted(1));
+    assert_eq!(disk.parked(None, 9, usize::MAX).await.unwrap().len(), 6);
+}
+
+#[tokio::test]
+async fn unparking_removes_and_writes_in_one_step() {
+    let store = MemoryStore::default();
+    let disk = start(&store, Durability::PowerLoss);
+    let (lane, fresh) = (LaneId::fresh(), LaneId::fresh());
+    let long = Parked {
+        record: vec![7; 100_000].into(),
+        ..parked(lane, 2)
+    };
+    let all = vec![parked(lane, 1), long, parked(lane, 3)];
+    disk.park(all, done(lane, 3, 0)).await.unwrap();
+    let (first, second) = (ParkedId::new(lane, 1), ParkedId::new(lane, 2));
+
+    store.set_fault((Apply, Fault::Error));
+    let put = chunks(fresh, 1, &[b"job", &[7; 100_000]]);
+    let failed = disk.unpark(vec![first, second], put).await.unwrap_err();
+    assert_eq!(failed.landed(), crate::classify::Landed::Maybe);
+    store.set_fault(None);
+    drop(disk);
+
+    let disk = start(&store, Durability::PowerLoss);
+    let count = async |disk: &Disk| disk.parked(None, 9, usize::MAX).await.unwrap().len();
+    assert_eq!(count(&disk).await, 3);
+    let put = chunks(fresh, 1, &[b"job", &[7; 100_000]]);
+    disk.unpark(vec![first, second], put).await.unwrap();
+    assert_eq!(count(&disk).await, 1);
+    let held = disk.read(fresh, 1, 9, usize::MAX).await.unwrap();
+    assert_eq!(held.iter().map(|held| held.records.len()).sum::<usize>(), 2);
 }

@@ -182,14 +182,11 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             Command::Read(wanted, _room, answer) => {
                 let _ = answer.send(self.look(|store, _, ring| read(store, ring, wanted)));
             }
-            Command::Parked(limit, _room, answer) => {
-                let _ = answer
-                    .send(self.look(|store, ledger, ring| parked(store, ring, ledger, limit)));
+            Command::Parked(page, _room, answer) => {
+                let _ =
+                    answer.send(self.look(|store, ledger, ring| parked(store, ring, ledger, page)));
             }
-            Command::Write(write) => {
-                gathered.bytes += write.put.iter().map(Chunk::bytes).sum::<u64>();
-                gathered.writes.push(write);
-            }
+            Command::Write(write) => gathered.add(write),
             Command::Wake => self.noting_since = Some(Instant::now()),
             Command::Keys(_room, answer) => {
                 let _ = answer.send(self.look(|store, _, _| Ok(store.keys())));
@@ -234,6 +231,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let mut rooms = Vec::with_capacity(writes.len());
         for write in writes {
             draft.put.extend(write.put);
+            draft.note(write.done);
             draft.gone.extend(write.gone);
             answers.push(write.answer);
             rooms.push(write.room);
@@ -253,7 +251,10 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             return Err(self.refusal());
         }
         let noted = std::mem::take(&mut *self.shared.done.lock());
-        draft.done.clone_from(&noted.lanes);
+        noted
+            .lanes
+            .values()
+            .for_each(|done| draft.note(Some(*done)));
         if let Err(error) = self.write(draft) {
             let mut done = self.shared.done.lock();
             noted.lanes.into_values().for_each(|note| done.add(note));
@@ -327,7 +328,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             self.write(Draft {
                 again: reclaim.lanes.clone(),
                 gone: reclaim.gone.clone(),
-                mark: reclaim.is_between.then(Mark::default),
+                mark: reclaim.others_stay.then(Mark::default),
                 ..Draft::default()
             })?;
             let State::Open { store, ledger } = &mut self.state else {
@@ -411,6 +412,14 @@ struct Gathered {
     writes: Vec<Write>,
     bytes: u64,
     close: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl Gathered {
+    fn add(&mut self, write: Write) {
+        let put = write.put.iter();
+        self.bytes += put.map(|chunk| chunk.bytes()).sum::<u64>();
+        self.writes.push(write);
+    }
 }
 
 /// What the panic said stays where the panic hook has put it: it may quote what is on disk.

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tower::BoxError;
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -59,6 +60,8 @@ use super::{Cipher, KeyId, KeyProblem, Trouble};
 pub struct Keys {
     current: KeyId,
     look_up: Arc<LookUp>,
+    /// What it has given.
+    found: Arc<Mutex<BTreeMap<KeyId, Key>>>,
 }
 
 type LookUp = dyn Fn(KeyId) -> Result<Option<Key>, BoxError> + Send + Sync;
@@ -78,8 +81,8 @@ impl Keys {
 
     /// Keys that `look_up` gives: `None` if there is no key with that id, an error if it cannot be had now.
     ///
-    /// It is asked when the spool is opened, once for `current` and for each other id that is found on disk,
-    /// on a thread where it may block. If it has no key that is needed, [`Spool::open`] fails with
+    /// It is asked when the spool is opened, for `current` and for each other id that is found on disk, on a
+    /// thread where it may block. A key that it has given it is not asked for again. If it has no key that is needed, [`Spool::open`] fails with
     /// [`OpenError::Key`], and nothing is changed on disk; an error of its own is the source of that one.
     ///
     /// [`Spool::open`]: super::super::Spool::open
@@ -91,6 +94,7 @@ impl Keys {
         Self {
             current,
             look_up: Arc::new(look_up),
+            found: Arc::default(),
         }
     }
 
@@ -99,8 +103,16 @@ impl Keys {
     }
 
     pub(super) fn cipher(&self, id: KeyId) -> Result<Cipher, Trouble> {
+        let found = self.found.lock().get(&id).cloned();
+        if let Some(key) = found {
+            return Ok(Cipher::new(id, &key));
+        }
         match catch_unwind(AssertUnwindSafe(|| (self.look_up)(id))) {
-            Ok(Ok(Some(key))) => Ok(Cipher::new(id, &key)),
+            Ok(Ok(Some(key))) => {
+                let cipher = Cipher::new(id, &key);
+                self.found.lock().insert(id, key);
+                Ok(cipher)
+            }
             Ok(Ok(None)) => Err(Trouble::new(id, KeyProblem::Unknown)),
             Ok(Err(error)) => Err(Trouble {
                 source: Some(error),

@@ -41,3 +41,6 @@ pub(super) const NONCE: usize = 24;
 
 /// Stands behind them, and proves them.
 pub(super) const TAG: usize = 16;
+
+/// What encryption adds to a chunk.
+pub(super) const OVERHEAD: usize = NONCE + TAG;

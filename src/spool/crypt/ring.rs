@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use rand::{TryRngCore as _, rngs::OsRng};
 
-use super::{Cipher, KeyId, KeyProblem, Keys, NONCE, NOT_GIVEN, TAG, Trouble};
+use super::{Cipher, KeyId, KeyProblem, Keys, NONCE, NOT_GIVEN, OVERHEAD, Trouble};
 use crate::spool::{
     chunk::{Chunk, Damaged, Frame},
     error::StoreError,
@@ -58,11 +58,7 @@ impl Ring {
 
     /// What encryption adds to a chunk, in bytes.
     pub(in crate::spool) fn overhead(&self) -> usize {
-        if self.current.is_some() {
-            NONCE + TAG
-        } else {
-            0
-        }
+        if self.current.is_some() { OVERHEAD } else { 0 }
     }
 
     /// The id of the key that is written with.

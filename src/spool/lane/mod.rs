@@ -29,7 +29,7 @@ pub(super) enum Send {
     Nothing,
     /// What has gathered in memory.
     Gathered,
-    /// The front of what an earlier run left.
+    /// The front of the other lanes' disk.
     Older,
     /// The front of this lane's disk.
     Replay,
@@ -49,7 +49,7 @@ pub(super) enum Append {
 #[derive(Debug)]
 pub(super) struct Lane {
     write_ahead: bool,
-    /// Records of an earlier run wait on disk, and go first.
+    /// Records of other lanes wait on disk, an earlier run's or those sent again, and go first.
     older: bool,
     next: u64,
     acknowledged: u64,
@@ -240,7 +240,12 @@ impl Lane {
         });
     }
 
-    /// Nothing of an earlier run waits any more.
+    /// Another lane's records wait on disk, and go first, as those of an earlier run do.
+    pub(super) fn adopted(&mut self) {
+        self.older = true;
+    }
+
+    /// Nothing of another lane waits any more.
     pub(super) fn older_drained(&mut self) {
         self.older = false;
     }

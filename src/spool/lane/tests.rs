@@ -22,6 +22,8 @@ enum Step {
     Late,
     /// A returned batch finds no room on disk, and is refused to its callers.
     NoRoom,
+    /// Another lane's records are to be sent.
+    Adopt,
     /// So many of the oldest on disk are dropped, or expire.
     Drop(usize),
 }
@@ -49,6 +51,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<bool>().prop_map(|kept| Step::Written { kept, ok: false }),
         1 => Just(Step::Late),
         1 => Just(Step::NoRoom),
+        1 => Just(Step::Adopt),
         1 => (1usize..6).prop_map(Step::Drop),
     ];
     proptest::collection::vec(step, 1..120)
@@ -69,12 +72,21 @@ impl Far {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Source {
+    Memory,
+    Disk,
+    Other,
+}
+
 /// The queue's task, without its clocks and its bytes.
 struct Task {
     lane: Lane,
     gathered: usize,
     overdue: bool,
-    sending: Option<(Vec<u64>, bool)>,
+    sending: Option<(Vec<u64>, Source)>,
+    /// Batches of another lane that wait on disk.
+    older: usize,
     returned: VecDeque<Vec<u64>>,
     appending: Option<Vec<u64>>,
     disk: BTreeSet<u64>,
@@ -93,6 +105,7 @@ impl Task {
             gathered: 0,
             overdue: false,
             sending: None,
+            older: 0,
             returned: VecDeque::new(),
             appending: None,
             disk: BTreeSet::new(),
@@ -111,7 +124,7 @@ impl Task {
 
     fn start(&mut self) {
         let few = self.lane.back().is_some_and(
-            |back| matches!(&self.sending, Some((numbers, true)) if numbers.ends_with(&[back])),
+            |back| matches!(&self.sending, Some((numbers, Source::Disk)) if numbers.ends_with(&[back])),
         );
         let writes = match self.lane.may_append(self.gathered, self.overdue, few) {
             Append::Nothing => None,
@@ -127,8 +140,11 @@ impl Task {
         }
         let sends = match self.lane.may_send(self.gathered) {
             Send::Nothing => None,
-            Send::Gathered => Some((self.take(), false)),
-            Send::Older => unreachable!("there is no earlier run here"),
+            Send::Gathered => Some((self.take(), Source::Memory)),
+            Send::Older => {
+                assert!(self.older > 0, "there is nothing of another lane");
+                Some((vec![0], Source::Other))
+            }
             Send::Replay => {
                 let barrier = self.lane.barrier();
                 let front = self.lane.front().expect("there is something to replay");
@@ -140,29 +156,39 @@ impl Task {
                 // Batches have no holes; this test's scripts cope, so a hole only ends one here.
                 let run = numbers.windows(2).position(|pair| pair[1] != pair[0] + 1);
                 let len = run.map_or(numbers.len(), |hole| hole + 1);
-                Some((numbers[..len].to_vec(), true))
+                assert_eq!(self.older, 0, "another lane goes first");
+                Some((numbers[..len].to_vec(), Source::Disk))
             }
         };
-        if let Some((numbers, from_disk)) = sends
+        if let Some((numbers, source)) = sends
             && !numbers.is_empty()
         {
             self.lane.sending();
-            self.sending = Some((numbers, from_disk));
+            self.sending = Some((numbers, source));
         }
     }
 
     fn answer(&mut self, answer: Answer) {
-        let Some((numbers, from_disk)) = self.sending.take() else {
+        let Some((numbers, source)) = self.sending.take() else {
             return;
         };
         self.lane.sent();
+        if source == Source::Other {
+            if matches!(answer, Answer::Ok) {
+                self.older -= 1;
+                if self.older == 0 {
+                    self.lane.older_drained();
+                }
+            }
+            return;
+        }
         match answer {
             Answer::Ok | Answer::ReplyLost => self.far.apply(&numbers),
             Answer::GivenUp => self.late.push_back(numbers.clone()),
             Answer::NeverSent => {}
         }
         let last = *numbers.last().expect("a batch is not empty");
-        match (matches!(answer, Answer::Ok), from_disk) {
+        match (matches!(answer, Answer::Ok), source == Source::Disk) {
             (true, true) => {
                 self.lane.acknowledge(last);
                 self.lane.removed(last);
@@ -208,6 +234,10 @@ impl Task {
                 if let Some(numbers) = self.late.pop_front() {
                     self.far.apply(&numbers);
                 }
+            }
+            Step::Adopt => {
+                self.older += 1;
+                self.lane.adopted();
             }
             Step::NoRoom => {
                 if self.returned.pop_front().is_some() {

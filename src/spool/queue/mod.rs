@@ -49,6 +49,8 @@ use crate::{
 /// What others ask of a queue's task.
 #[derive(Debug)]
 pub(super) enum Control {
+    /// Send another lane's records, which are on disk, before your own.
+    Adopt(Older),
     /// Answer when nothing is left in memory or on disk.
     Flush(oneshot::Sender<()>),
     /// Deliver what you can until `deadline`, write down the rest, and end.
@@ -284,6 +286,9 @@ impl<T: Spoolable> Queue<T> {
     /// would pass unnoticed.
     fn start(&mut self, now: Instant, cx: &Context<'_>) {
         self.on_time(now);
+        if self.replay.promote() {
+            self.lane.adopted();
+        }
         self.look_for_old(now);
         self.start_append(now);
         self.start_send(now, cx);
@@ -386,6 +391,11 @@ impl<T: Spoolable> Queue<T> {
             Event::Replay => self.on_replay(now),
             Event::Arrived | Event::Freed => {}
             Event::Recovered => self.pace.recovered(now, rand::random()),
+            Event::Control(Some(Control::Adopt(lane))) => {
+                let usage = &self.shared.usage;
+                usage.assign(self.slot, lane.records, lane.bytes);
+                self.replay.adopt(lane);
+            }
             Event::Control(Some(Control::Flush(done))) => self.flushes.push(done),
             Event::Control(Some(Control::Shutdown { deadline, done })) => {
                 self.intake.close();

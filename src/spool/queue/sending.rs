@@ -184,7 +184,7 @@ impl<T: Spoolable> Queue<T> {
                             self.dispatch(rest, From::Memory(later), now);
                         }
                     }
-                    From::Disk(sent) => self.park(&batch, through + 1, until, sent, &error),
+                    From::Disk(sent) => self.park(&batch, through + 1, until, sent, &error, now),
                 }
             }
             Outcome::Gap { last } => {
@@ -265,7 +265,8 @@ impl<T: Spoolable> Queue<T> {
         }
     }
 
-    /// Keeps what Redis will never take, with its reason, out of the way of the others.
+    /// Keeps what Redis will never take, with its reason, out of the way of the others. As far as there is
+    /// no room for it, it stays where it is and blocks the lane.
     pub(super) fn park(
         &mut self,
         batch: &Batch<T>,
@@ -273,13 +274,27 @@ impl<T: Spoolable> Queue<T> {
         last: u64,
         sent: Sent,
         error: &Error,
+        now: Instant,
     ) {
+        let (most, wanted) = (self.shared.options.max_parked, last - first + 1);
+        let room = self.shared.usage.reserve_parked(wanted, most);
+        if room == 0 {
+            let full = Error::new(ErrorKind::SpoolFull, error.verdict())
+                .with_cause(format!("Redis refuses the next record for good, and {most} are parked already; send some again or delete them"));
+            self.block(&full);
+            self.pace.failed(None, now, rand::random());
+            self.replay.rewind();
+            return;
+        }
+        self.unblock();
+        let last = first + room - 1;
         let reason = error.reason();
         tracing::error!(
             queue = &*self.name, lane = %batch.lane(), first, last, reason,
             "Redis refuses records for good; they are parked"
         );
         let parked_ms = unix_ms(SystemTime::now());
+        let overhead = self.shared.disk.overhead();
         let parked = batch
             .iter()
             .zip(batch.records())
@@ -293,8 +308,9 @@ impl<T: Spoolable> Queue<T> {
                     queue: self.name.to_string(),
                     reason: reason.clone(),
                     parked_ms,
-                    attempts: 1,
+                    attempts: sent.refused() + 1,
                     record: bytes.into(),
+                    overhead,
                 }
             })
             .collect();

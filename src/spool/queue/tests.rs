@@ -3,14 +3,15 @@
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
 use tower::{Service, service_fn, util::BoxCloneSyncService};
 
 use super::*;
 use crate::spool::{
     Owner, SpoolOptions, Spooling, Undecodable,
     commit::{Disk, DiskOptions, Durability},
+    slots::{Adoption, Opened, Place},
     store::memory::{Call, Fault, MemoryStore},
-    usage::Usage,
 };
 
 struct Note;
@@ -39,7 +40,7 @@ impl Spoolable for Note {
 async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
     let options = SpoolOptions::new("no directory");
     let disk_options = DiskOptions {
-        path: options.path.clone(),
+        path: options.dir.path().to_owned(),
         durability: Durability::ProcessCrash,
         strict: false,
         network: false,
@@ -55,9 +56,13 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
         let store = store.clone();
         Disk::start(&disk_options, move || store.open()).expect("it opens")
     };
-    let usage = Usage::new(&options);
+    let opened = Opened {
+        disk,
+        left,
+        place: Place::Alone(disk_options.path),
+    };
     let (answer_after, disk_timeout) = (options.spool_after * 3, options.disk_timeout);
-    let shared = Arc::new(Shared::new(options, disk, usage, left.lanes));
+    let shared = Arc::new(Shared::new(options, opened, CancellationToken::new()));
     shared.set_way_out(BoxCloneSyncService::new(service_fn(
         move |_: Batch<Note>| async move {
             tokio::time::sleep(answer_after).await;
@@ -65,7 +70,10 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
             Err::<Applied, _>(Error::new(ErrorKind::Timeout, lost))
         },
     )));
-    let mut spooling = Spooling::new(Arc::new(Owner { shared }));
+    let mut spooling = Spooling::new(Arc::new(Owner {
+        shared,
+        adoption: Adoption::default(),
+    }));
     let since = Instant::now();
     let mut answers = Vec::new();
     for _ in 0..3 {

@@ -3,6 +3,7 @@
 use std::{future::poll_fn, sync::Arc};
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::spool::{
@@ -10,7 +11,7 @@ use crate::spool::{
     chunk::Writer,
     commit::{Disk, DiskOptions, Durability},
     lane::Span,
-    usage::Usage,
+    slots::{Opened, Place},
 };
 
 struct Note;
@@ -45,7 +46,7 @@ impl Bench {
     fn new(dir: &tempfile::TempDir) -> Self {
         let options = SpoolOptions::new(dir.path());
         let disk_options = DiskOptions {
-            path: options.path.clone(),
+            path: options.dir.path().to_owned(),
             durability: Durability::ProcessCrash,
             strict: false,
             network: false,
@@ -56,11 +57,17 @@ impl Bench {
             metrics: options.metrics.clone(),
         };
         let (disk, left) = Disk::open(&disk_options).expect("an empty directory opens");
-        let usage = Usage::new(&options);
-        let slot = usage.open("notes", &options.limits_of("notes"));
+        let opened = Opened {
+            disk,
+            left,
+            place: Place::Alone(dir.path().to_owned()),
+        };
+        let shared = Arc::new(Shared::new(options, opened, CancellationToken::new()));
+        let limits = shared.options.limits_of("notes");
+        let slot = shared.usage.open("notes", &limits);
         let id = LaneId::fresh();
         Self {
-            shared: Arc::new(Shared::new(options, disk, usage, left.lanes)),
+            shared,
             id,
             slot,
             lane: Lane::new(false, false),
@@ -71,7 +78,13 @@ impl Bench {
     /// Writes what is to be written, and takes note of it.
     async fn append(&mut self, span: Span) {
         self.lane.appending(span);
-        let mut writer = Writer::new(self.id, "notes", span.first, 0, 0, 0);
+        self.write(self.id, span).await;
+        self.lane.appended(true);
+        self.replay.appended(span.first);
+    }
+
+    async fn write(&self, lane: LaneId, span: Span) {
+        let mut writer = Writer::new(lane, "notes", span.first, 0, 0, 0);
         for _ in span.first..=span.last {
             assert!(writer.push_if(
                 |into| Note.encode(into),
@@ -83,8 +96,30 @@ impl Bench {
             .append(writer.finish())
             .await
             .expect("it is written");
-        self.lane.appended(true);
-        self.replay.appended(span.first);
+    }
+
+    /// Has three records of another lane sent first, as soon as may be. Says whether they are in line.
+    async fn adopt(&mut self) -> bool {
+        let (lane, last) = (LaneId::fresh(), 3);
+        self.write(lane, Span { first: 1, last }).await;
+        self.replay.adopt(Older {
+            lane,
+            front: 1,
+            last,
+            acknowledged: 0,
+            refused: 1,
+            records: last,
+            bytes: last,
+        });
+        self.promote()
+    }
+
+    fn promote(&mut self) -> bool {
+        let promoted = self.replay.promote();
+        if promoted {
+            self.lane.adopted();
+        }
+        promoted
     }
 
     fn start_read(&mut self) {
@@ -93,10 +128,15 @@ impl Bench {
 
     /// The numbers of the next batch, once it has been read.
     async fn next(&mut self) -> (u64, u64) {
+        let (batch, _) = self.next_batch().await;
+        (batch.first(), batch.last())
+    }
+
+    async fn next_batch(&mut self) -> (Batch<Note>, Sent) {
         loop {
             let next = self.replay.next(&self.lane, 10, 1 << 20);
-            if let Some((batch, _)) = next.expect("it can be read") {
-                return (batch.first(), batch.last());
+            if let Some(next) = next.expect("it can be read") {
+                return next;
             }
             self.start_read();
             poll_fn(|cx| self.replay.poll(cx)).await;
@@ -143,6 +183,47 @@ async fn a_read_that_met_the_barrier_is_not_begun_again_below_it() {
     assert_eq!(bench.next().await, (waits.first, late.last));
 }
 
+/// 1 to 4 have been read; the batch with them is on its way or not, and is answered or not.
+#[tokio::test]
+async fn a_lane_adopted_in_the_middle_of_replay_goes_first_and_mixes_nothing_up() {
+    for (on_its_way, answered) in [(false, false), (true, true), (true, false)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut bench = Bench::new(&dir);
+        let own = bench.lane.take(4);
+        bench.append(own).await;
+        bench.start_read();
+        poll_fn(|cx| bench.replay.poll(cx)).await;
+        let settled = bench.replay.settle(&bench.shared, &mut bench.lane);
+        settled.expect("it can be read");
+        if on_its_way {
+            let (batch, mut sent) = bench.next_batch().await;
+            assert_eq!((batch.lane(), sent.refused()), (bench.id, 0));
+            assert!(!bench.adopt().await, "a batch is on its way");
+            if answered {
+                let (shared, lane) = (bench.shared.clone(), &mut bench.lane);
+                bench.replay.remove(&mut sent, 4, &shared, lane);
+            } else {
+                bench.replay.rewind();
+            }
+            assert!(bench.promote());
+        } else {
+            assert!(bench.adopt().await);
+        }
+        let (batch, mut sent) = bench.next_batch().await;
+        assert_ne!(batch.lane(), bench.id);
+        assert_eq!((batch.first(), batch.last(), sent.refused()), (1, 3, 1));
+        let (shared, lane) = (bench.shared.clone(), &mut bench.lane);
+        bench.replay.remove(&mut sent, 3, &shared, lane);
+        if answered {
+            assert!(bench.lane.is_drained());
+        } else {
+            let (batch, sent) = bench.next_batch().await;
+            assert_eq!((batch.lane(), sent.refused()), (bench.id, 0));
+            assert_eq!((batch.first(), batch.last()), (1, 4));
+        }
+    }
+}
+
 /// An earlier run was done with 1 and 2 of 1 to 6, which are in one chunk.
 #[tokio::test]
 async fn a_lane_that_begins_in_the_middle_of_a_chunk_gives_back_all_of_its_room_with_the_last() {
@@ -157,6 +238,7 @@ async fn a_lane_that_begins_in_the_middle_of_a_chunk_gives_back_all_of_its_room_
         front: 3,
         last: 6,
         acknowledged: 2,
+        refused: 0,
         records: 4,
         bytes,
     };

@@ -17,7 +17,8 @@ use crate::spool::{
 /// Shows each sound chunk of the spool `id`, or of any, where it begins and what it is. Says where there
 /// is something that begins like one and is none, or none any more.
 ///
-/// What is inside of a sound chunk is its payload, and not looked at. Memory: two windows.
+/// What is inside of a sound chunk is its payload, and not looked at. Memory: one window, unless the visitor
+/// keeps a frame.
 pub(super) fn carve(
     file: &File,
     id: Option<SpoolId>,
@@ -28,8 +29,10 @@ pub(super) fn carve(
     let finder = memmem::Finder::new(&MAGIC);
     let mut broken = Vec::new();
     let mut offset = 0;
+    let mut room = Vec::new();
     while offset < size {
-        let window = read(file, offset, WINDOW.min((size - offset) as usize))?;
+        let length = WINDOW.min(usize::try_from(size - offset).unwrap_or(WINDOW));
+        let window = read(file, offset, length, room)?;
         let is_last = offset + window.len() as u64 >= size;
         let mut at = 0;
         let next = loop {
@@ -61,6 +64,8 @@ pub(super) fn carve(
             break;
         }
         offset += next as u64;
+        // The same memory again: large pieces that come and go are not given back by every allocator.
+        room = window.into();
     }
     Ok(broken)
 }
@@ -85,8 +90,8 @@ fn look(window: &Bytes, at: usize) -> Look {
 }
 
 /// What can't be read is taken for zeros: one bad sector costs the chunk it is in.
-fn read(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut window = vec![0; length];
+fn read(file: &File, offset: u64, length: usize, mut window: Vec<u8>) -> io::Result<Bytes> {
+    window.resize(length, 0);
     if file.read_exact_at(&mut window, offset).is_ok() {
         return Ok(window.into());
     }

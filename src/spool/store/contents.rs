@@ -11,10 +11,10 @@ use crate::spool::{
 /// The lanes and the parked records of a generation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
+    /// Lanes of which it says something, if only how many of their records waited once.
+    told: BTreeSet<LaneId>,
     lanes: BTreeMap<LaneId, Extent>,
     parked: BTreeMap<(LaneId, u64), u64>,
-    /// Lanes of which there is a mark.
-    told: BTreeSet<LaneId>,
     keys: BTreeSet<KeyId>,
 }
 
@@ -29,6 +29,7 @@ struct Extent {
 impl Contents {
     pub(super) fn add(&mut self, key: Key, records: u32, bytes: u64) {
         let (lane, first) = (key.lane(), key.number());
+        self.told.insert(lane);
         match key.kind() {
             Kind::Waiting => {
                 let last = first.saturating_add(u64::from(records.max(1)) - 1);
@@ -42,10 +43,7 @@ impl Contents {
                 extent.bytes += bytes;
             }
             Kind::Parked => *self.parked.entry((lane, first)).or_default() += bytes,
-            Kind::Mark => {
-                self.told.insert(lane);
-            }
-            Kind::Gone => {}
+            Kind::Mark | Kind::Gone => {}
         }
     }
 
@@ -59,15 +57,19 @@ impl Contents {
         self.keys.iter().copied()
     }
 
-    /// Whether there is anything of this lane.
+    /// Whether it says anything of this lane.
     pub(super) fn has(&self, lane: LaneId) -> bool {
-        let mut parked = self.parked.range((lane, 0)..=(lane, u64::MAX));
-        self.lanes.contains_key(&lane) || self.told.contains(&lane) || parked.next().is_some()
+        self.told.contains(&lane)
     }
 
-    /// The lanes of which something is said here.
+    /// Whether it says anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// The lanes of which it says anything.
     pub(super) fn lanes(&self) -> impl Iterator<Item = LaneId> {
-        self.lanes.keys().chain(&self.told).copied()
+        self.told.iter().copied()
     }
 
     /// Parked records that were here, and are gone.

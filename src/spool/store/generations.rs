@@ -112,8 +112,10 @@ impl Carved {
             file => file?,
         };
         let mut known = *id;
+        let mut is_empty = true;
         let broken = carve(&file, *id, ring, |_, frame| {
             if *known.get_or_insert(frame.spool) == frame.spool {
+                is_empty = false;
                 audit.see(&frame);
             }
         })?;
@@ -126,13 +128,14 @@ impl Carved {
                 contents.needs(key);
             }
         }
-        let is_empty = found.is_empty() && broken.is_empty();
-        Ok(known.filter(|_| !is_empty).map(|id| Self {
-            file,
-            contents,
-            broken,
-            id,
-        }))
+        Ok(known
+            .filter(|_| !is_empty || !broken.is_empty())
+            .map(|id| Self {
+                file,
+                contents,
+                broken,
+                id,
+            }))
     }
 }
 
@@ -309,13 +312,21 @@ impl Store for Generations {
                 *bytes <= (sealed.size / share).min(COPY_BYTES)
             })
             .map(|(at, (_, bytes))| (at, bytes))?;
+        let (going, copy) = (&self.sealed[at], bytes > 0);
+        // What is copied has stamps of long ago, and those of younger generations may be copies, too.
+        let others = || {
+            let sealed = self.sealed.iter().filter(|it| it.number != going.number);
+            let sealed = sealed.map(|sealed| &sealed.contents);
+            sealed.chain(self.active.iter().map(|active| &active.contents))
+        };
+        let lanes = going.contents.lanes();
+        let lanes = lanes.filter(|lane| copy || others().any(|contents| contents.has(*lane)));
         let older = &self.sealed[..at];
-        let lanes = older.iter().flat_map(|sealed| sealed.contents.lanes());
         let gone = older.iter().flat_map(|sealed| sealed.contents.gone(live));
         Some(Reclaim {
-            generation: self.sealed[at].number,
-            copy: bytes > 0,
-            is_between: at > 0,
+            generation: going.number,
+            copy,
+            others_stay: copy || others().any(|contents| !contents.is_empty()),
             lanes: lanes.collect(),
             gone: gone.collect(),
         })

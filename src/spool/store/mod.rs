@@ -139,9 +139,8 @@ pub(super) struct Reclaim {
     pub(super) generation: u64,
     /// Some chunks of it are wanted, so few that they are copied into the newest generation.
     pub(super) copy: bool,
-    /// Older ones stay. What only this one may say of them has to be said again first: how much there is in
-    /// all,
-    pub(super) is_between: bool,
+    /// Others stay. What only this one may say of them has to be said again first: how much there is in all,
+    pub(super) others_stay: bool,
     /// how far these lanes are done with,
     pub(super) lanes: Vec<LaneId>,
     /// and which parked records are gone.

@@ -131,7 +131,7 @@ impl Sealed {
         if let Some(index) = &*index {
             return Ok(index.clone());
         }
-        let mut places: BTreeMap<Key, (u64, Place)> = BTreeMap::new();
+        let mut places: BTreeMap<Key, Candidate> = BTreeMap::new();
         carve(&self.file, Some(self.id), &self.ring, |offset, frame| {
             if matches!(frame.key.kind(), Kind::Waiting | Kind::Parked) {
                 let place = Place {
@@ -140,19 +140,46 @@ impl Sealed {
                     length: (frame.bytes - Key::LEN as u64) as u32,
                     offset,
                 };
-                let newest = places
-                    .entry(frame.key)
-                    .or_insert((frame.stamp.commit, place));
-                if newest.0 < frame.stamp.commit {
-                    *newest = (frame.stamp.commit, place);
+                let candidate = Candidate {
+                    place,
+                    parts: frame.parts,
+                    commit: frame.stamp.commit,
+                };
+                let newest = places.entry(frame.key).or_insert(candidate);
+                if newest.commit < candidate.commit {
+                    *newest = candidate;
                 }
             }
         })
         .map_err(|error| unread(&error))?;
-        let made: Arc<[Place]> = places.into_values().map(|(_, place)| place).collect();
+        let made: Arc<[Place]> = whole(&places.into_values().collect::<Vec<_>>()).into();
         *index = Some(made.clone());
         Ok(made)
     }
+}
+
+/// Something that begins a place, if all of its parts are there.
+#[derive(Clone, Copy)]
+struct Candidate {
+    place: Place,
+    parts: u16,
+    commit: u64,
+}
+
+/// The places of which all parts are there, in the order of the keys, as the candidates are.
+fn whole(candidates: &[Candidate]) -> Vec<Place> {
+    let mut places = Vec::with_capacity(candidates.len());
+    for parts in candidates.chunk_by(|a, b| a.place.key.first_part() == b.place.key.first_part()) {
+        let head = parts[0];
+        // One that was written again may have fewer parts than before.
+        let parts = parts.iter().filter(|part| part.commit == head.commit);
+        let begin = places.len();
+        places.extend(parts.map(|part| part.place));
+        if head.place.key.part() > 0 || places.len() - begin != usize::from(head.parts) {
+            places.truncate(begin);
+        }
+    }
+    places
 }
 
 fn unread(error: &io::Error) -> StoreError {

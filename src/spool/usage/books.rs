@@ -14,6 +14,8 @@ pub(super) struct Books {
     /// On disk or on the way there, parked ones included.
     pub(super) all: Amount,
     pub(super) parked: u64,
+    /// Room among the parked ones for records that are on their way there.
+    parking: u64,
     /// Bytes on their way to disk.
     pending: u64,
     /// The size of the files, as it was last measured.
@@ -49,6 +51,7 @@ impl Books {
             max_disk_bytes,
             all: Amount::default(),
             parked: 0,
+            parking: 0,
             pending: 0,
             disk_bytes: 0,
             queues: Vec::new(),
@@ -175,14 +178,39 @@ impl Books {
         *waiting = waiting.minus(amount);
     }
 
-    /// These no longer wait, and are kept apart in so many bytes.
-    pub(super) fn park(&mut self, slot: Slot, amount: Amount, parked_bytes: u64) {
-        self.free(slot, amount);
+    /// Makes room among the parked ones for up to `wanted` records, of which there may be `most`.
+    pub(super) fn reserve_parked(&mut self, wanted: u64, most: u64) -> u64 {
+        let room = wanted.min(most.saturating_sub(self.parked + self.parking));
+        self.parking += room;
+        room
+    }
+
+    /// As many are not parked after all.
+    pub(super) fn release_parked(&mut self, records: u64) {
+        self.parking = self.parking.saturating_sub(records);
+    }
+
+    /// These no longer wait, and are kept apart.
+    pub(super) fn park(&mut self, slot: Slot, waited: Amount, parked: Amount) {
+        self.release_parked(parked.records);
+        self.free(slot, waited);
+        self.adopt(parked);
+        self.parked += parked.records;
+    }
+
+    /// These wait again, in so many bytes.
+    pub(super) fn unpark(&mut self, parked: Amount, waiting_bytes: u64) {
+        self.delete_parked(parked);
         self.adopt(Amount {
-            records: amount.records,
-            bytes: parked_bytes,
+            records: parked.records,
+            bytes: waiting_bytes,
         });
-        self.parked += amount.records;
+    }
+
+    /// These are gone.
+    pub(super) fn delete_parked(&mut self, parked: Amount) {
+        self.all = self.all.minus(parked);
+        self.parked = self.parked.saturating_sub(parked.records);
     }
 
     /// So many bytes have been written, or will not be.

@@ -76,10 +76,11 @@ proptest! {
             parked_ms: 1_700_000_000_001,
             attempts: 3,
             record: vec![5; size].into(),
+            overhead: ring.overhead(),
         };
-        let chunks = stamped(parked.encode(ring.overhead()), &ring);
+        let chunks = stamped(parked.encode(), &ring);
         let bytes: u64 = chunks.iter().map(Chunk::bytes).sum();
-        prop_assert_eq!(bytes, parked.bytes(ring.overhead()));
+        prop_assert_eq!(bytes, parked.bytes());
         prop_assert!(chunks.iter().all(|chunk| chunk.value.len() <= LONGEST));
         let whole = read(chunks, &ring).unwrap().remove(0);
         prop_assert_eq!(Parked::of(whole).unwrap(), parked);

@@ -20,7 +20,9 @@ async fn what_one_run_leaves_the_next_one_finds() {
         .await
         .unwrap();
     disk.append(chunks(old, 3, &[&long])).await.unwrap();
-    disk.park(vec![parked(old, 4)]).await.unwrap();
+    disk.park(vec![parked(old, 4)], done(old, 0, 0))
+        .await
+        .unwrap();
     disk.close().await.unwrap();
 
     let (disk, left) = open(&scratch);
@@ -37,7 +39,10 @@ async fn what_one_run_leaves_the_next_one_finds() {
     let held = disk.read(old, 1, 100, usize::MAX).await.unwrap();
     assert_eq!(held.iter().map(|held| held.bytes).sum::<u64>(), lane.bytes);
     assert_eq!(held[1].records, [long]);
-    assert_eq!(disk.parked(9).await.unwrap(), [parked(old, 4)]);
+    assert_eq!(
+        disk.parked(None, 9, usize::MAX).await.unwrap(),
+        [parked(old, 4)]
+    );
 }
 
 #[tokio::test]
@@ -138,7 +143,7 @@ async fn the_largest_chunks_stay_out_of_blobs() {
         record: long.into(),
         ..parked(lane, 1)
     };
-    disk.park(vec![parked]).await.unwrap();
+    disk.park(vec![parked], done(lane, 1, 0)).await.unwrap();
     disk.close().await.unwrap();
     let blobs = fs::read_dir(scratch.path().join("gen-1/blobs")).unwrap();
     assert_eq!(blobs.count(), 0);

@@ -95,7 +95,7 @@ async fn run(steps: Vec<Step>, generation_bytes: u64) {
                     record: record.clone().into(),
                     ..parked(key.0, key.1)
                 };
-                disk.park(vec![park]).await.unwrap();
+                disk.park(vec![park], done(key.0, key.1, 0)).await.unwrap();
                 model.finish(&disk, lanes[at], 1);
                 model.parked.insert(key, record);
             }
@@ -105,7 +105,11 @@ async fn run(steps: Vec<Step>, generation_bytes: u64) {
                 let records: Vec<_> = which.iter().map(|key| model.parked[key].clone()).collect();
                 let slices: Vec<&[u8]> = records.iter().map(|record| &**record).collect();
                 let put = chunks(lanes[at], first, &slices);
-                disk.unpark(which.clone(), put).await.unwrap();
+                let ids = which
+                    .iter()
+                    .map(|key| ParkedId::new(key.0, key.1))
+                    .collect();
+                disk.unpark(ids, put).await.unwrap();
                 model.next[at] += which.len() as u64;
                 let numbered = (first..).map(|number| (lanes[at], number));
                 model.waiting.extend(numbered.zip(records));
@@ -159,7 +163,11 @@ async fn compare(disk: &Disk, lanes: &[LaneId], model: &Model) {
             assert!(*record == *model.waiting[&key], "not what was written");
         }
     }
-    let parked = disk.parked(usize::MAX).await.unwrap().into_iter();
+    let parked = disk
+        .parked(None, usize::MAX, usize::MAX)
+        .await
+        .unwrap()
+        .into_iter();
     let parked: BTreeMap<_, _> = parked
         .map(|parked| ((parked.lane, parked.number), parked.record.to_vec()))
         .collect();

@@ -23,9 +23,13 @@ enum Step {
         queue: usize,
         count: usize,
     },
-    /// The oldest are parked, each for ten bytes more.
+    /// The oldest is parked, if there is room: for three.
     Park {
         queue: usize,
+    },
+    /// The last parked one is deleted, or waits again.
+    Unpark {
+        deletes: bool,
     },
     /// The oldest are dropped for a record that may come.
     Hold {
@@ -43,6 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (queue.clone(), 0u64..60).prop_map(|(queue, bytes)| Step::Replace { queue, bytes }),
         2 => (queue.clone(), 0usize..5).prop_map(|(queue, count)| Step::Free { queue, count }),
         1 => queue.clone().prop_map(|queue| Step::Park { queue }),
+        1 => any::<bool>().prop_map(|deletes| Step::Unpark { deletes }),
         1 => queue.clone().prop_map(|queue| Step::Hold { queue }),
         1 => queue.prop_map(|queue| Step::Release { queue }),
     ];
@@ -149,8 +154,29 @@ proptest! {
                 }
                 Step::Park { queue } => {
                     if let Some(bytes) = model.queues[queue].pop_front() {
-                        books.park(slots[queue], Amount { records: 1, bytes }, bytes);
+                        let one = Amount { records: 1, bytes };
+                        let room = 3_u64.saturating_sub(model.parked.len() as u64);
+                        prop_assert_eq!(books.reserve_parked(5, 3), room);
+                        if room == 0 {
+                            model.queues[queue].push_front(bytes);
+                            continue;
+                        }
+                        books.release_parked(room - 1);
+                        books.park(slots[queue], one, one);
                         model.parked.push(bytes);
+                    }
+                }
+                Step::Unpark { deletes } => {
+                    if let Some(bytes) = model.parked.pop() {
+                        let one = Amount { records: 1, bytes };
+                        if deletes {
+                            books.delete_parked(one);
+                        } else {
+                            // To the first queue, which has no bounds of its own.
+                            books.unpark(one, bytes);
+                            books.assign(slots[0], one);
+                            model.queues[0].push_back(bytes);
+                        }
                     }
                 }
                 Step::Hold { queue } => {

@@ -1,0 +1,12 @@
+//! The command `seawall`, run as a user runs it, on spools that the library has made.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps an error fails, as it should"
+)]
+
+mod draining;
+mod looking;
+mod moving;
+mod support;
+mod trouble;
