@@ -1,6 +1,6 @@
 //! What is no spool, damaged, closed to us, or not listened to: a word, a code, and never a panic.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio};
 
 use super::support::{Scene, command, fixed, leave, run, said};
 

@@ -220,14 +220,20 @@ impl Generations {
         Ok(())
     }
 
+    /// It is read from: it may know where its chunks are, and some of the others have to forget.
     fn wake(&self, number: u64) {
         let mut awake = self.awake.borrow_mut();
+        if awake.last() == Some(&number) {
+            return;
+        }
         awake.retain(|other| *other != number);
         awake.push(number);
-        if awake.len() > MOST_AWAKE {
-            let tired = awake.remove(0);
-            if let Some(sealed) = self.sealed.iter().find(|sealed| sealed.number == tired) {
-                sealed.rest();
+        let known = |number: &u64| self.sealed.iter().find(|sealed| sealed.number == *number);
+        let mut places: usize = awake.iter().filter_map(known).map(Sealed::places).sum();
+        while places > MOST_PLACES && awake.len() > 1 {
+            if let Some(tired) = known(&awake.remove(0)) {
+                places -= tired.places();
+                tired.rest();
             }
         }
     }
@@ -298,20 +304,30 @@ impl Store for Generations {
     }
 
     fn reclaimable(&self, live: &dyn Live) -> Option<Reclaim> {
-        let (at, bytes) = self
-            .sealed
+        let wanted = self.sealed.iter();
+        let wanted: Vec<u64> = wanted
+            .map(|sealed| sealed.contents.live_bytes(live))
+            .collect();
+        let all = self
+            .active
             .iter()
-            .map(|sealed| (sealed, sealed.contents.live_bytes(live)))
-            .enumerate()
-            .find(|(_, (sealed, bytes))| {
-                let share = if self.sealed.len() > MANY {
-                    1
-                } else {
-                    COPY_SHARE
-                };
-                *bytes <= (sealed.size / share).min(COPY_BYTES)
-            })
-            .map(|(at, (_, bytes))| (at, bytes))?;
+            .map(|active| active.contents.live_bytes(live));
+        let all = all.chain(wanted.iter().copied()).sum::<u64>();
+        let taken = self.disk_bytes().unwrap_or(0);
+        let is_too_much = taken > self.generation_bytes.saturating_add(all.saturating_mul(2));
+        let is_many = self.sealed.len() > MANY;
+        let (at, bytes) =
+            self.sealed
+                .iter()
+                .zip(wanted)
+                .enumerate()
+                .find_map(|(at, (sealed, bytes))| {
+                    let is_remnant = bytes <= sealed.size / COPY_SHARE;
+                    let is_small = sealed.size <= 2 * COPY_BYTES;
+                    let is_copied =
+                        bytes <= COPY_BYTES && (is_too_much && is_remnant || is_many && is_small);
+                    (bytes == 0 || is_copied).then_some((at, bytes))
+                })?;
         let (going, copy) = (&self.sealed[at], bytes > 0);
         // What is copied has stamps of long ago, and those of younger generations may be copies, too.
         let others = || {
@@ -411,12 +427,13 @@ fn unwritten(error: &dyn std::error::Error) -> StoreError {
 /// How many chunks are read at a time.
 const PAGE: usize = 32;
 
-/// A generation of which less than this part is wanted is copied,
+/// A generation of which less than this part is wanted is copied, if all of them take up more than one and
+/// twice what is wanted: what replay is about to be done with is not,
 const COPY_SHARE: u64 = 8;
-/// but not more than fits into one write.
+/// nor more than fits into one write.
 const COPY_BYTES: u64 = 8 << 20;
-/// From so many on, each of which is an open file, any of that size is.
+/// From so many on, each of which is an open file, any small one is.
 const MANY: usize = 16;
 
-/// How many generations know where their chunks are.
-const MOST_AWAKE: usize = 4;
+/// Of so many chunks it is known where they are: some 10 MB of memory.
+const MOST_PLACES: usize = 200_000;

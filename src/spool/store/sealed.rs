@@ -113,6 +113,11 @@ impl Sealed {
         Ok(bytes)
     }
 
+    /// Of how many chunks it knows where they are.
+    pub(super) fn places(&self) -> usize {
+        self.index.lock().as_ref().map_or(0, |index| index.len())
+    }
+
     /// Forgets where the chunks are, until they are asked for again.
     pub(super) fn rest(&self) {
         *self.index.lock() = None;

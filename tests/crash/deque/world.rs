@@ -242,7 +242,6 @@ impl World {
             assert!(may_be_gone, "seed {}: {waiting:?} is lost", self.seed);
         }
         self.vague = false;
-        self.check().await;
         self.process.ask(&Ask::Parked).await;
         self.until("the parked ones", |world| world.told_parked.is_some())
             .await;
@@ -250,6 +249,7 @@ impl World {
         parked.sort_unstable();
         let expected: Vec<_> = self.parked.iter().copied().collect();
         assert_eq!(parked, expected, "seed {}: parked", self.seed);
+        self.check().await;
     }
 
     /// Compares how much it says that it holds.
