@@ -16,6 +16,7 @@ use super::{
 };
 use crate::spool::{
     audit::{Recovery, Verdict},
+    crypt::Ring,
     error::{OpenError, StoreError},
     store::{Opened, Store},
 };
@@ -42,9 +43,13 @@ pub(super) fn open<S: Store>(
             clean,
             id,
             set_aside,
-        } = open()?;
-        let mut verdict = audit.conclude(clean.as_ref(), failed.and_then(|failed| failed.commit));
+        } = read(&options.ring, open)?;
+        let failed_commit = failed.and_then(|failed| failed.commit);
+        let held = failed.and_then(|failed| failed.held.as_ref());
+        let mut verdict = audit.conclude(held.or(clean.as_ref()), failed_commit);
+        verdict.recovery.clean = clean.is_some();
         verdict.recovery.set_aside = set_aside;
+        check_keys(options, &verdict)?;
         let lost = &verdict.recovery;
         if options.strict && failed.is_none() && lost.has_loss() {
             return Err(OpenError::Loss {
@@ -67,6 +72,25 @@ pub(super) fn open<S: Store>(
     catch_unwind(AssertUnwindSafe(look)).map_err(|_| panicked(&options.path))?
 }
 
+/// Reads all there is; once more if altered chunks were taken for sound ones.
+pub(super) fn read<S>(
+    ring: &Ring,
+    open: &mut impl FnMut() -> Result<Opened<S>, OpenError>,
+) -> Result<Opened<S>, OpenError> {
+    let opened = open()?;
+    if ring.looks_again() {
+        drop(opened);
+        return open();
+    }
+    Ok(opened)
+}
+
+/// Whether what waits can be decrypted: to be known before anything is changed.
+pub(super) fn check_keys(options: &DiskOptions, verdict: &Verdict) -> Result<(), OpenError> {
+    let checked = options.ring.check(&verdict.keys);
+    checked.map_err(|trouble| OpenError::key(&options.path, trouble))
+}
+
 fn panicked(path: &Path) -> OpenError {
     OpenError::Damaged {
         path: path.into(),
@@ -77,9 +101,10 @@ fn panicked(path: &Path) -> OpenError {
 impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     /// The first failure is the one that is remembered.
     pub(super) fn fail(&mut self, error: StoreError, commit: Option<u64>) -> StoreError {
-        let State::Open { store, .. } = &self.state else {
+        let State::Open { store, ledger } = &self.state else {
             return error;
         };
+        let held = commit.is_none().then(|| ledger.clean());
         let why = match &error {
             StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
             other => other.to_string().into(),
@@ -97,6 +122,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let failed = State::Failed(Failed {
             why: why.clone(),
             commit,
+            held,
             again_at: Instant::now() + FIRST_DELAY,
             delay: FIRST_DELAY,
         });

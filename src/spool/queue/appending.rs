@@ -181,7 +181,15 @@ impl<T: Spoolable> Queue<T> {
     pub(super) fn encode(&mut self, batch: &Batch<T>) -> Encoded {
         let written = unix_ms(SystemTime::now());
         let acknowledged = self.lane.acknowledged();
-        let mut writer = Writer::new(self.id, &self.name, batch.first(), acknowledged, written);
+        let overhead = self.shared.disk.overhead();
+        let mut writer = Writer::new(
+            self.id,
+            &self.name,
+            batch.first(),
+            acknowledged,
+            written,
+            overhead,
+        );
         let Self {
             shared,
             slot,

@@ -46,6 +46,9 @@ impl Active {
     pub(super) fn apply(&mut self, chunks: Vec<Chunk>) -> Result<(), StoreError> {
         for chunk in &chunks {
             self.contents.add(chunk.key, chunk.records, chunk.bytes());
+            if let Some(key) = chunk.encrypted_with() {
+                self.contents.needs(key);
+            }
         }
         let accesses: Vec<(Key, usize)> = chunks
             .iter()

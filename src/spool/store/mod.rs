@@ -18,7 +18,7 @@ mod merge;
 mod reclaim;
 mod sealed;
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 
@@ -26,6 +26,7 @@ pub(super) use self::{contents::Contents, generations::Opener, reclaim::Reclaim}
 use super::{
     audit::Audit,
     chunk::{Chunk, Key, Kind, LaneId, SpoolId, Voids},
+    crypt::KeyId,
     dir::{Clean, Space},
     error::{OpenError, StoreError},
 };
@@ -88,6 +89,11 @@ pub(super) trait Store {
     /// Keeps what was found damaged for somebody to look at. Says how many pieces.
     fn keep_damaged(&self) -> u64 {
         0
+    }
+
+    /// The keys that something of it is encrypted with.
+    fn keys(&self) -> BTreeSet<KeyId> {
+        BTreeSet::new()
     }
 
     /// Whether any generation has something of this lane.
