@@ -265,7 +265,7 @@ impl Store for Generations {
             .map(|active| active.contents.live_bytes(live));
         let all = all.chain(wanted.iter().copied()).sum::<u64>();
         let taken = self.disk_bytes().unwrap_or(0);
-        let is_too_much = taken > self.generation_bytes.saturating_add(all.saturating_mul(2));
+        let is_too_much = taken > self.generation_bytes.saturating_add(all.saturating_mul(3));
         let is_many = self.sealed.len() > MANY;
         let (at, bytes) =
             self.sealed
@@ -367,8 +367,8 @@ fn unwritten(error: &dyn std::error::Error) -> StoreError {
 /// How many chunks are read at a time.
 const PAGE: usize = 32;
 
-/// A generation of which less than this part is wanted is copied, if all of them take up more than one and
-/// twice what is wanted: what replay is about to be done with is not,
+/// A generation of which less than this part is wanted is copied, if all of them take up more than one and three
+/// times what is wanted (sled writes a chunk twice or three times): what replay is about to be done with is not,
 const COPY_SHARE: u64 = 8;
 /// nor more than fits into one write.
 const COPY_BYTES: u64 = 8 << 20;
