@@ -173,7 +173,7 @@ impl Worker {
             Command::new(&program)
         } else {
             let mut command = Command::new("strace");
-            command.args(["-D", "-f", "-qq"]).args(strace).arg("--").arg(&program);
+            command.args(["-D", "-I2", "-f", "-qq"]).args(strace).arg("--").arg(&program);
             command
         };
         let child = command

@@ -31,7 +31,7 @@ pub(super) struct Audit {
     lanes: BTreeMap<LaneId, History>,
     /// The newest stamps, by commit.
     commits: BTreeMap<u64, Stamp>,
-    voids: BTreeSet<Void>,
+    voids: Voids,
 }
 
 /// One chunk.
@@ -56,6 +56,25 @@ struct History {
     stamps: BTreeMap<u64, Stamp>,
 }
 
+/// Which commits do not count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Voids(BTreeSet<Void>);
+
+impl Voids {
+    /// Records that were written count, if nobody was told that they failed; all else only if its commit
+    /// does.
+    pub(super) fn spare(&self, kind: Kind, commit: u64, all_or_nothing: bool) -> bool {
+        let mut voids = self
+            .0
+            .iter()
+            .filter(|void| (void.from..void.before).contains(&commit));
+        match kind {
+            Kind::Waiting | Kind::Parked if !all_or_nothing => voids.all(|void| !void.withdrawn),
+            _ => voids.next().is_none(),
+        }
+    }
+}
+
 /// Commits that do not count, from the first to before the last: see [`Mark`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Void {
@@ -76,6 +95,8 @@ pub(super) struct Verdict {
     pub(super) commit: u64,
     /// What is to be written before anything else, if something has to be.
     pub(super) mark: Option<Mark>,
+    /// What was found and is not to be read.
+    pub(super) voids: Voids,
     pub(super) recovery: Recovery,
 }
 
@@ -99,7 +120,7 @@ impl Audit {
         if let Some(mark) = Mark::of(frame)
             && mark.void_from > 0
         {
-            self.voids.insert(Void {
+            self.voids.0.insert(Void {
                 from: mark.void_from,
                 before: commit,
                 withdrawn: mark.withdrawn,
@@ -151,16 +172,20 @@ impl Audit {
             });
         }
         if let Some(mark) = mark {
-            self.voids.insert(Void {
+            self.voids.0.insert(Void {
                 from: mark.void_from,
                 before: commit + 1,
                 withdrawn: mark.withdrawn,
             });
         }
         once(&mut found);
-        found.retain(|chunk| self.counts(chunk));
+        found.retain(|chunk| {
+            self.voids
+                .spare(chunk.key.kind(), chunk.commit, chunk.all_or_nothing)
+        });
         let torn_before = self
             .voids
+            .0
             .iter()
             .map(|void| (void.from, void.before))
             .collect::<Vec<_>>();
@@ -173,6 +198,7 @@ impl Audit {
         let mut verdict = Verdict {
             commit,
             mark,
+            voids: self.voids.clone(),
             ..Verdict::default()
         };
         let none: Arc<str> = Arc::from("");
@@ -251,21 +277,6 @@ impl Audit {
             .map(|chunk| chunk.key)
             .collect();
         keys.len() < stamp.chunks as usize
-    }
-
-    /// Records that were written count, if nobody was told that they failed; all else only if its commit
-    /// does.
-    fn counts(&self, chunk: &Found) -> bool {
-        let mut voids = self
-            .voids
-            .iter()
-            .filter(|void| (void.from..void.before).contains(&chunk.commit));
-        match chunk.key.kind() {
-            Kind::Waiting | Kind::Parked if !chunk.all_or_nothing => {
-                voids.all(|void| !void.withdrawn)
-            }
-            _ => voids.next().is_none(),
-        }
     }
 
     /// Compares what was counted with what the last close, or the newest stamp that counts, says.

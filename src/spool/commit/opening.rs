@@ -56,7 +56,7 @@ pub(super) fn open<S: Store>(
         if verdict.recovery.has_loss() {
             verdict.recovery.damaged_chunks += store.keep_damaged();
         }
-        store.begin()?;
+        store.begin(&verdict.voids)?;
         let ledger = Ledger::new(id, &verdict);
         Ok(Ready {
             store,

@@ -13,7 +13,7 @@ use super::{
     sealed::Sealed,
 };
 use crate::spool::{
-    audit::Audit,
+    audit::{Audit, Voids},
     chunk::{Chunk, Key, Kind, LaneId, SpoolId},
     dir::{Clean, Directory, Space, failed},
     error::{OpenError, StoreError},
@@ -204,7 +204,11 @@ impl Generations {
 }
 
 impl Store for Generations {
-    fn begin(&mut self) -> Result<(), OpenError> {
+    fn begin(&mut self, voids: &Voids) -> Result<(), OpenError> {
+        let voids = Arc::new(voids.clone());
+        for sealed in &mut self.sealed {
+            sealed.leave_out(voids.clone());
+        }
         self.directory.remove_clean()?;
         if self.directory.id().is_none() {
             self.directory.restore_id(self.id)?;

@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Live, Opened, Reclaim, Store};
 use crate::spool::{
-    audit::Audit,
+    audit::{Audit, Voids},
     chunk::{Chunk, Frame, Key, Kind, LaneId, SpoolId},
     dir::{Clean, Space},
     error::{OpenError, StoreError},
@@ -142,7 +142,7 @@ const NOTED: [Call; 5] = [
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Store for MemoryStore {
-    fn begin(&mut self) -> Result<(), OpenError> {
+    fn begin(&mut self, _: &Voids) -> Result<(), OpenError> {
         self.state().clean = None;
         Ok(())
     }

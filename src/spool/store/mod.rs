@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 pub(super) use self::generations::Opener;
 use super::{
-    audit::Audit,
+    audit::{Audit, Voids},
     chunk::{Chunk, Key, Kind, LaneId, SpoolId},
     dir::{Clean, Space},
     error::{OpenError, StoreError},
@@ -32,8 +32,8 @@ use super::{
 /// An ordered map on disk, used by one thread. Nothing is ever removed from it by its key: what is done
 /// with goes by generations.
 pub(super) trait Store {
-    /// Makes ready for writing. Until then nothing on disk is changed.
-    fn begin(&mut self) -> Result<(), OpenError> {
+    /// Makes ready for writing, and for reading what counts. Until then nothing on disk is changed.
+    fn begin(&mut self, _: &Voids) -> Result<(), OpenError> {
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::{Begin, Entry, Live, carve::carve, contents::Contents};
 use crate::spool::{
+    audit::Voids,
     chunk::{Chunk, Frame, Key, Kind, LONGEST, LaneId, SpoolId},
     error::StoreError,
 };
@@ -26,6 +27,7 @@ pub(super) struct Sealed {
     pub(super) size: u64,
     file: File,
     id: SpoolId,
+    voids: Arc<Voids>,
     /// Made when it is first read from, in the order of the keys.
     index: Mutex<Option<Arc<[Place]>>>,
 }
@@ -43,8 +45,14 @@ impl Sealed {
             size: file.metadata()?.len(),
             file,
             id,
+            voids: Arc::default(),
             index: Mutex::new(None),
         })
+    }
+
+    /// What does not count is not read.
+    pub(super) fn leave_out(&mut self, voids: Arc<Voids>) {
+        self.voids = voids;
     }
 
     /// The next chunks of a lane.
@@ -129,7 +137,10 @@ impl Sealed {
         }
         let mut places: BTreeMap<Key, Candidate> = BTreeMap::new();
         carve(&self.file, Some(self.id), |offset, frame| {
-            if matches!(frame.key.kind(), Kind::Waiting | Kind::Parked) {
+            let (kind, commit) = (frame.key.kind(), frame.stamp.commit);
+            if matches!(kind, Kind::Waiting | Kind::Parked)
+                && self.voids.spare(kind, commit, frame.all_or_nothing)
+            {
                 let place = Place {
                     key: frame.key,
                     count: frame.count,
@@ -139,7 +150,7 @@ impl Sealed {
                 let candidate = Candidate {
                     place,
                     parts: frame.parts,
-                    commit: frame.stamp.commit,
+                    commit,
                 };
                 let newest = places.entry(frame.key).or_insert(candidate);
                 if newest.commit < candidate.commit {
