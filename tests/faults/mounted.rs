@@ -30,6 +30,11 @@ pub(crate) fn alone(name: &str, test: impl FnOnce()) {
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
             std::process::abort();
         });
+        if env::var_os("RUST_LOG").is_some() {
+            tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+                .init();
+        }
         return test();
     }
     assert!(

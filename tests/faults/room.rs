@@ -2,6 +2,7 @@
 //! there gets out though the disk stays full, and intake goes on by itself when there is room.
 
 use std::{
+    env,
     fs::{File, OpenOptions},
     io::Write as _,
     panic::catch_unwind,
@@ -193,8 +194,11 @@ async fn a_life(disk: PathBuf, min_free: Option<u64>, again: Again, seed: u64) -
     takes_again(&mut books, &mut line, &mut dice).await;
     books.until_refused(&mut line, &mut dice).await;
     drained(&spool, &far).await;
-    let left = spool.shutdown(PLENTY).await.unwrap();
-    assert_eq!(left, 0);
+    // Where it has no room for that, it cannot say how it was closed.
+    match spool.shutdown(PLENTY).await {
+        Ok(left) => assert_eq!(left, 0),
+        Err(error) => assert!(!others && error.kind() == ErrorKind::Spool, "{error:?}"),
+    }
     drop((spool, line));
     let (spool, _line) = open(options(&path, min_free).with_strict(true), &far).await.unwrap();
     drained(&spool, &far).await;
@@ -209,9 +213,12 @@ fn full(name: &str, disks: &'static [Disk]) {
         for disk in disks {
             for min_free in [Some(0), None, Some(1 << 20)] {
                 for (seed, again) in [Again::No, Again::InOrder, Again::Killed].into_iter().enumerate() {
+                    let what = format!("{disk:?}, {min_free:?} free, {again:?}");
+                    if env::var("SEAWALL_CASE").is_ok_and(|case| !what.contains(&case)) {
+                        continue;
+                    }
                     let mounted = disk.mount();
                     let at = mounted.path();
-                    let what = format!("{disk:?}, {min_free:?} free, {again:?}");
                     let life = catch_unwind(|| {
                         bounded(&what, async move { a_life(at, min_free, again, seed as u64).await })
                     });
