@@ -9,8 +9,19 @@ use crate::{
 
 /// The system calls that change what is on disk, or say that it is there.
 const CALLS: &[&str] = &[
-    "pwrite64", "write", "fdatasync", "fsync", "sync_file_range", "ftruncate", "fallocate", "rename", "openat", "mkdir",
-    "unlink", "unlinkat", "rmdir",
+    "pwrite64",
+    "write",
+    "fdatasync",
+    "fsync",
+    "sync_file_range",
+    "ftruncate",
+    "fallocate",
+    "rename",
+    "openat",
+    "mkdir",
+    "unlink",
+    "unlinkat",
+    "rmdir",
 ];
 
 /// One fault.
@@ -28,13 +39,22 @@ struct Fault {
 
 impl Fault {
     fn arguments(self, dir: &Path) -> Vec<String> {
-        let Self { call, error, when, lasts, slow } = self;
+        let Self {
+            call,
+            error,
+            when,
+            lasts,
+            slow,
+        } = self;
         let more = if lasts { "+" } else { "" };
         let slow = if slow { ":delay_enter=300000" } else { "" };
         let mut arguments = of_the_spool(dir);
         arguments.extend(["-o".to_owned(), "/dev/null".to_owned()]);
         arguments.extend(["-e".to_owned(), format!("trace={call}")]);
-        arguments.extend(["-e".to_owned(), format!("inject={call}:error={error}{slow}:when={when}{more}")]);
+        arguments.extend([
+            "-e".to_owned(),
+            format!("inject={call}:error={error}{slow}:when={when}{more}"),
+        ]);
         arguments
     }
 }
@@ -42,7 +62,15 @@ impl Fault {
 /// Nothing is meddled with but the spool's own files.
 fn of_the_spool(dir: &Path) -> Vec<String> {
     let mut paths = vec![dir.to_owned(), dir.parent().unwrap().to_owned()];
-    for name in ["LOCK", "FORMAT", "FORMAT.new", "CLEAN", "CLEAN.new", "BALLAST", "quarantine"] {
+    for name in [
+        "LOCK",
+        "FORMAT",
+        "FORMAT.new",
+        "CLEAN",
+        "CLEAN.new",
+        "BALLAST",
+        "quarantine",
+    ] {
         paths.push(dir.join(name));
     }
     for generation in 1..30 {
@@ -75,7 +103,9 @@ fn counted() -> BTreeMap<&'static str, usize> {
     let text = read_trace(&trace);
     for line in text.lines() {
         let (thread, rest) = line.split_once(' ').unwrap();
-        let call = CALLS.iter().find(|call| rest.trim_start().starts_with(&format!("{call}(")));
+        let call = CALLS
+            .iter()
+            .find(|call| rest.trim_start().starts_with(&format!("{call}(")));
         if let Some(call) = call {
             *counts.entry((call, thread)).or_default() += 1;
         }
@@ -163,7 +193,13 @@ fn a_write_or_sync_that_fails_is_told_to_those_who_wait_and_nothing_acknowledged
                     if slow && !call.contains("sync") {
                         continue;
                     }
-                    faults.push(Fault { call, error, when, lasts, slow });
+                    faults.push(Fault {
+                        call,
+                        error,
+                        when,
+                        lasts,
+                        slow,
+                    });
                 }
             }
         }
@@ -191,6 +227,14 @@ fn a_write_or_sync_that_fails_is_told_to_those_who_wait_and_nothing_acknowledged
             }
         }
     }
-    println!("injected: of {all} faults {figures:?} in {:?}", begun.elapsed());
-    assert!(bad.is_empty(), "{} of {}: {bad:#?}", bad.len(), bad.len() + figures.faults);
+    println!(
+        "injected: of {all} faults {figures:?} in {:?}",
+        begun.elapsed()
+    );
+    assert!(
+        bad.is_empty(),
+        "{} of {}: {bad:#?}",
+        bad.len(),
+        bad.len() + figures.faults
+    );
 }

@@ -45,7 +45,9 @@ pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "--"]);
     command.arg(env::current_exe().unwrap());
-    command.args(["--exact", name, "--nocapture"]).env(INSIDE, "1");
+    command
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, "1");
     let child = command.stdin(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|error| {
         panic!("unshare cannot be run ({error}): apt-get install util-linux mount e2fsprogs")
@@ -68,7 +70,11 @@ impl Disk {
         std::fs::create_dir(&at).unwrap();
         match self {
             Self::Memory(size) => {
-                run("mount", &["-t", "tmpfs", "-o", &format!("size={size}m"), "tmpfs"], &at);
+                run(
+                    "mount",
+                    &["-t", "tmpfs", "-o", &format!("size={size}m"), "tmpfs"],
+                    &at,
+                );
             }
             Self::Ext4(size) => {
                 let image = dir.path().join("image");
@@ -101,7 +107,11 @@ impl Drop for Mounted {
 
 fn run(program: &str, arguments: &[&str], at: &Path) {
     let path = format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default());
-    let output = Command::new(program).args(arguments).arg(at).env("PATH", path).output();
+    let output = Command::new(program)
+        .args(arguments)
+        .arg(at)
+        .env("PATH", path)
+        .output();
     let output = output.unwrap_or_else(|error| {
         panic!("{program} cannot be run ({error}): apt-get install mount e2fsprogs")
     });

@@ -36,7 +36,11 @@ struct Filler {
 impl Filler {
     fn new(disk: &Path) -> Self {
         let path = disk.join("filler");
-        let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
         Self { path, file }
     }
 
@@ -79,12 +83,20 @@ impl Books {
             .map(|_| {
                 self.id += 1;
                 let padding = dice.random_range(100..8000);
-                (self.id, line.call(Record::new("queue", self.id, true, padding)))
+                (
+                    self.id,
+                    line.call(Record::new("queue", self.id, true, padding)),
+                )
             })
             .collect();
         let before = self.acknowledged.len();
         let receipts = receipts.into_iter().map(|(id, receipt)| async move {
-            (id, tokio::time::timeout(PLENTY, receipt).await.expect("a caller hangs"))
+            (
+                id,
+                tokio::time::timeout(PLENTY, receipt)
+                    .await
+                    .expect("a caller hangs"),
+            )
         });
         for (id, receipt) in join_all(receipts).await {
             match receipt {
@@ -104,10 +116,19 @@ impl Books {
     /// All that was acknowledged is there, once, in order; nothing that was refused is.
     fn balance(&self, far: &Far) {
         let delivered = far.delivered().remove("queue").unwrap_or_default();
-        assert!(delivered.is_sorted_by(|a, b| a < b), "out of order or twice");
-        let lost = self.acknowledged.iter().filter(|id| delivered.binary_search(id).is_err());
+        assert!(
+            delivered.is_sorted_by(|a, b| a < b),
+            "out of order or twice"
+        );
+        let lost = self
+            .acknowledged
+            .iter()
+            .filter(|id| delivered.binary_search(id).is_err());
         assert_eq!(lost.count(), 0, "acknowledged and lost");
-        let landed = self.refused.iter().filter(|id| delivered.binary_search(id).is_ok());
+        let landed = self
+            .refused
+            .iter()
+            .filter(|id| delivered.binary_search(id).is_ok());
         assert_eq!(landed.count(), 0, "refused and delivered");
         assert_eq!(far.damaged(), 0);
     }
@@ -115,7 +136,12 @@ impl Books {
 
 async fn drained(spool: &Spool<Record>, far: &Far) {
     far.take(u64::MAX);
-    if wait_until("an empty spool", PLENTY, || async { spool.stats().records == 0 }).await.is_err() {
+    if wait_until("an empty spool", PLENTY, || async {
+        spool.stats().records == 0
+    })
+    .await
+    .is_err()
+    {
         panic!("does not drain: {:?}", spool.stats());
     }
     far.take(0);
@@ -124,7 +150,10 @@ async fn drained(spool: &Spool<Record>, far: &Far) {
 async fn takes_again(books: &mut Books, line: &mut Line, dice: &mut SmallRng) {
     let begun = Instant::now();
     while books.hand_in(line, 1, dice).await == 0 {
-        assert!(begun.elapsed() < PLENTY * 2, "takes nothing although there is room");
+        assert!(
+            begun.elapsed() < PLENTY * 2,
+            "takes nothing although there is room"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -181,13 +210,21 @@ async fn a_life(disk: PathBuf, min_free: Option<u64>, again: Again, seed: u64) -
             match open(options(&path, min_free).with_strict(true), &far).await {
                 Ok(opened) => break opened,
                 Err(error) => {
-                    assert!(opening.elapsed() < PLENTY, "a full disk does not open: {}", crate::worker::chain(&error));
+                    assert!(
+                        opening.elapsed() < PLENTY,
+                        "a full disk does not open: {}",
+                        crate::worker::chain(&error)
+                    );
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         };
     }
-    assert!(spool.stats().records >= books.acknowledged.len() as u64, "{:?}", spool.stats());
+    assert!(
+        spool.stats().records >= books.acknowledged.len() as u64,
+        "{:?}",
+        spool.stats()
+    );
     drained(&spool, &far).await;
     books.balance(&far);
     filler.clear();
@@ -200,7 +237,9 @@ async fn a_life(disk: PathBuf, min_free: Option<u64>, again: Again, seed: u64) -
         Err(error) => assert!(!others && error.kind() == ErrorKind::Spool, "{error:?}"),
     }
     drop((spool, line));
-    let (spool, _line) = open(options(&path, min_free).with_strict(true), &far).await.unwrap();
+    let (spool, _line) = open(options(&path, min_free).with_strict(true), &far)
+        .await
+        .unwrap();
     drained(&spool, &far).await;
     books.balance(&far);
     (books.acknowledged.len(), books.refused.len())
@@ -212,7 +251,10 @@ fn full(name: &str, disks: &'static [Disk]) {
         let mut bad = Vec::new();
         for disk in disks {
             for min_free in [Some(0), None, Some(1 << 20)] {
-                for (seed, again) in [Again::No, Again::InOrder, Again::Killed].into_iter().enumerate() {
+                for (seed, again) in [Again::No, Again::InOrder, Again::Killed]
+                    .into_iter()
+                    .enumerate()
+                {
                     let what = format!("{disk:?}, {min_free:?} free, {again:?}");
                     if env::var("SEAWALL_CASE").is_ok_and(|case| !what.contains(&case)) {
                         continue;
@@ -220,7 +262,9 @@ fn full(name: &str, disks: &'static [Disk]) {
                     let mounted = disk.mount();
                     let at = mounted.path();
                     let life = catch_unwind(|| {
-                        bounded(&what, async move { a_life(at, min_free, again, seed as u64).await })
+                        bounded(&what, async move {
+                            a_life(at, min_free, again, seed as u64).await
+                        })
                     });
                     match life {
                         Ok((acknowledged, refused)) => println!(
@@ -238,14 +282,16 @@ fn full(name: &str, disks: &'static [Disk]) {
 
 #[test]
 fn a_tmpfs_that_is_full_refuses_drains_opens_and_resumes() {
-    full("room::a_tmpfs_that_is_full_refuses_drains_opens_and_resumes", &[
-        Disk::Memory(6),
-        Disk::Memory(16),
-        Disk::Memory(64),
-    ]);
+    full(
+        "room::a_tmpfs_that_is_full_refuses_drains_opens_and_resumes",
+        &[Disk::Memory(6), Disk::Memory(16), Disk::Memory(64)],
+    );
 }
 
 #[test]
 fn an_ext4_that_is_full_refuses_drains_opens_and_resumes() {
-    full("room::an_ext4_that_is_full_refuses_drains_opens_and_resumes", &[Disk::Ext4(24)]);
+    full(
+        "room::an_ext4_that_is_full_refuses_drains_opens_and_resumes",
+        &[Disk::Ext4(24)],
+    );
 }

@@ -14,7 +14,11 @@ use std::{
 
 use rand::Rng as _;
 use rustix::process::{Pid, Signal, kill_process};
-use seawall::{Error, chaos::wait_until, spool::{LaneId, SpoolOptions, Spoolable as _}};
+use seawall::{
+    Error,
+    chaos::wait_until,
+    spool::{LaneId, SpoolOptions, Spoolable as _},
+};
 use serde::{Deserialize, Serialize};
 use tower::Service as _;
 
@@ -65,7 +69,11 @@ impl Orders {
             let mut handed_in = Vec::new();
             for _ in 0..10 {
                 id += 1;
-                let padding = if dice.random_bool(0.05) { 60_000 } else { dice.random_range(0..3000) };
+                let padding = if dice.random_bool(0.05) {
+                    60_000
+                } else {
+                    dice.random_range(0..3000)
+                };
                 let queue = format!("queue-{}", id % 2);
                 let record = Record::new(&queue, id, true, padding);
                 handed_in.push((id, queue, line.call(record)));
@@ -79,7 +87,10 @@ impl Orders {
             far.take(0);
         }
         say("loaded");
-        tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await.unwrap().unwrap();
+        tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()))
+            .await
+            .unwrap()
+            .unwrap();
         loop {
             id += 1;
             let receipt = line.call(Record::new("queue-0", id, true, 100));
@@ -93,7 +104,9 @@ impl Orders {
         }
         say("works");
         far.take(u64::MAX);
-        let drained = wait_until("an empty spool", PLENTY, || async { spool.stats().records == 0 });
+        let drained = wait_until("an empty spool", PLENTY, || async {
+            spool.stats().records == 0
+        });
         if drained.await.is_err() {
             return say(&format!("stuck {:?} {:?}", spool.stats(), spool.recovery()));
         }
@@ -107,9 +120,18 @@ impl Orders {
 
 fn tell(id: u64, queue: &str, answer: Option<Result<seawall::spool::Receipt, Error>>) {
     match answer {
-        Some(Ok(receipt)) => say(&format!("ack {queue} {} {} {id}", receipt.lane(), receipt.number())),
+        Some(Ok(receipt)) => say(&format!(
+            "ack {queue} {} {} {id}",
+            receipt.lane(),
+            receipt.number()
+        )),
         Some(Err(error)) => {
-            say(&format!("no {id} {} {:?} {}", error.may_have_landed(), error.kind(), chain(&error)));
+            say(&format!(
+                "no {id} {} {:?} {}",
+                error.may_have_landed(),
+                error.kind(),
+                chain(&error)
+            ));
         }
         None => say(&format!("hangs {id}")),
     }
@@ -173,11 +195,20 @@ impl Worker {
             Command::new(&program)
         } else {
             let mut command = Command::new("strace");
-            command.args(["-D", "-I2", "-f", "-qq"]).args(strace).arg("--").arg(&program);
+            command
+                .args(["-D", "-I2", "-f", "-qq"])
+                .args(strace)
+                .arg("--")
+                .arg(&program);
             command
         };
         let child = command
-            .args(["--exact", "worker::the_worker", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "worker::the_worker",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(ORDERS, serde_json::to_string(orders).unwrap())
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
@@ -229,7 +260,10 @@ impl Worker {
                 }
                 Err(error) => {
                     let words = &self.said.words;
-                    return Err(format!("no {wanted:?} ({error}): {words:?} {}", self.stderr()));
+                    return Err(format!(
+                        "no {wanted:?} ({error}): {words:?} {}",
+                        self.stderr()
+                    ));
                 }
             }
         }
@@ -247,7 +281,9 @@ impl Worker {
 
     fn tracer(&self) -> Option<Pid> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("TracerPid:"))?;
         Pid::from_raw(line.trim().parse().ok()?)
     }
 
@@ -262,7 +298,11 @@ impl Worker {
             self.said.note(&line);
         }
         let status = self.child.wait().unwrap();
-        if status.success() { Ok(()) } else { Err(format!("{status}: {}", self.stderr())) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("{status}: {}", self.stderr()))
+        }
     }
 
     pub(crate) fn stderr(&self) -> String {
@@ -283,12 +323,18 @@ impl Said {
         let mut words = line.split(' ');
         match words.next().unwrap() {
             "ack" => {
-                self.acknowledged.insert(words.nth(3).unwrap().parse().unwrap());
+                self.acknowledged
+                    .insert(words.nth(3).unwrap().parse().unwrap());
             }
             "no" => {
                 let id = words.next().unwrap().parse().unwrap();
                 let uncertain = words.next().unwrap() == "true";
-                if uncertain { &mut self.uncertain } else { &mut self.refused }.insert(id);
+                if uncertain {
+                    &mut self.uncertain
+                } else {
+                    &mut self.refused
+                }
+                .insert(id);
                 self.words.insert(words.collect::<Vec<_>>().join(" "));
             }
             "closed" | "stuck" => {
@@ -299,7 +345,8 @@ impl Said {
                 let queue = words.next().unwrap().to_owned();
                 let lane = words.next().unwrap().parse().unwrap();
                 let number = words.next().unwrap().parse().unwrap();
-                self.delivered.push((queue, lane, number, words.next().unwrap().parse().unwrap()));
+                self.delivered
+                    .push((queue, lane, number, words.next().unwrap().parse().unwrap()));
             }
             _ => {}
         }
@@ -321,10 +368,15 @@ impl Said {
             .await
             .map_err(|error| chain(&error))?;
         far.take(u64::MAX);
-        wait_until("an empty spool", PLENTY, || async { spool.stats().records == 0 })
+        wait_until("an empty spool", PLENTY, || async {
+            spool.stats().records == 0
+        })
+        .await
+        .map_err(|error| chain(&error))?;
+        let _ = spool
+            .shutdown(Duration::ZERO)
             .await
             .map_err(|error| chain(&error))?;
-        let _ = spool.shutdown(Duration::ZERO).await.map_err(|error| chain(&error))?;
         drop(line);
         let mut all = BTreeSet::new();
         for (queue, ids) in far.delivered() {
