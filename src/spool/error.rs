@@ -210,6 +210,14 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// No room is left, on the file system or for this user.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// Why an open spool's disk did not do what it was asked to.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum StoreError {
@@ -219,6 +227,9 @@ pub(super) enum StoreError {
     /// This write failed, and some of it may be there after a restart.
     #[error("the spool's disk failed ({0}); the record may be on disk")]
     Unknown(Arc<str>),
+    /// This write failed for want of room, and some of it may be there after a restart.
+    #[error("the spool's disk is full ({0}); the record may be on disk")]
+    NoRoom(Arc<str>),
     /// An earlier write failed, and this one was not tried.
     #[error("the spool's disk has failed ({0}) and takes no more records until it is opened again")]
     Poisoned(Arc<str>),
@@ -237,10 +248,20 @@ pub(super) enum StoreError {
 }
 
 impl StoreError {
+    /// A write has failed.
+    pub(super) fn unwritten(error: &io::Error) -> Self {
+        let why = error.to_string().into();
+        if is_full(error) {
+            Self::NoRoom(why)
+        } else {
+            Self::Unknown(why)
+        }
+    }
+
     /// Whether what was to be written may come back after a restart.
     pub(super) fn landed(&self) -> Landed {
         match self {
-            Self::Unknown(_) => Landed::Maybe,
+            Self::Unknown(_) | Self::NoRoom(_) => Landed::Maybe,
             _ => Landed::No,
         }
     }

@@ -109,13 +109,15 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
             other => other.to_string().into(),
         };
-        if store
+        let is_tight = store
             .space()
-            .is_some_and(|space| space.free < BALLAST_BELOW)
-        {
+            .is_some_and(|space| space.free < BALLAST_BELOW);
+        if is_tight || matches!(error, StoreError::NoRoom(_)) {
+            // A quota may be met where the file system has room.
             store.release_ballast();
-            self.ballast = false;
         }
+        // Nothing more is taken in before that room could be set aside again.
+        self.ballast = false;
         self.options.metrics.poisoned.set(1);
         self.shared.pulse.set_poke(None);
         tracing::error!(%error, "the spool's disk has failed: it takes no more records until it is opened again");
@@ -193,7 +195,6 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             ..Draft::default()
         })?;
         self.reclaim()?;
-        self.shared.condition.send_replace(Condition::Fine);
         self.measure();
         Ok(())
     }

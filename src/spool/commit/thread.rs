@@ -358,7 +358,12 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             let gauge = &self.options.metrics.disk_bytes;
             gauge.set(bytes.try_into().unwrap_or(i64::MAX));
         }
-        let Some(space) = store.space() else { return };
+        let Some(space) = store.space() else {
+            self.shared
+                .condition
+                .send_if_modified(|condition| std::mem::take(condition) != Condition::Fine);
+            return;
+        };
         let least = self
             .options
             .min_free

@@ -327,7 +327,11 @@ impl<T: Spoolable> Queue<T> {
                         Some(failure) if failure.may_have_landed() => Landed::Maybe,
                         _ => error.landed(),
                     };
-                    Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, landed))
+                    let kind = match error {
+                        StoreError::Full(_) => ErrorKind::SpoolFull,
+                        _ => ErrorKind::Spool,
+                    };
+                    Error::new(kind, Verdict::new(Class::Outage, landed))
                         .with_cause(error.to_string())
                 };
                 self.refuse(waiters, failed);

@@ -25,7 +25,7 @@ use crate::spool::{
     chunk::{Chunk, Key, Kind, LaneId, SpoolId, Voids},
     crypt::{KeyId, Ring},
     dir::{Clean, Directory, Space, failed},
-    error::{OpenError, StoreError},
+    error::{OpenError, StoreError, is_full},
 };
 
 /// Opens the store of a directory, as often as it has to be.
@@ -160,7 +160,7 @@ impl Carved {
 fn create(directory: &Directory, number: u64) -> Result<Active, OpenError> {
     let path = directory.generation(number);
     let active = match Active::create(number, &path) {
-        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+        Err(OpenError::Io { source, .. }) if is_full(&source) => {
             directory.ballast().release();
             // What the first try has left is not to be opened.
             let _ = std::fs::remove_dir_all(&path);
@@ -322,10 +322,10 @@ impl Store for Generations {
         if let Some(full) = self.active.take() {
             let (number, contents, file) = full.seal();
             let sealed = Sealed::new(number, contents, file, self.id, self.ring.clone())
-                .map_err(|error| unwritten(&error))?;
+                .map_err(|error| StoreError::unwritten(&error))?;
             self.sealed.push(sealed);
         }
-        self.go_on().map_err(|error| unwritten(&error))?;
+        self.go_on().map_err(|error| undone(&error))?;
         Ok(true)
     }
 
@@ -363,7 +363,7 @@ impl Store for Generations {
             .borrow_mut()
             .retain(|number| *number != sealed.number);
         let removed = self.directory.remove_generation(sealed.number);
-        removed.map_err(|error| unwritten(&error))
+        removed.map_err(|error| undone(&error))
     }
 
     fn poke(&self) -> Option<Arc<dyn Fn() + Send + Sync>> {
@@ -403,7 +403,7 @@ impl Store for Generations {
             active.seal();
         }
         let written = self.directory.write_clean(clean);
-        written.map_err(|error| unwritten(&error))
+        written.map_err(|error| undone(&error))
     }
 }
 
@@ -411,12 +411,14 @@ fn no_generation() -> StoreError {
     StoreError::Unknown("there is no generation to write to".into())
 }
 
-fn unwritten(error: &dyn std::error::Error) -> StoreError {
-    let mut said = error.to_string();
-    if let Some(source) = error.source() {
-        said = format!("{said}: {source}");
+fn undone(error: &OpenError) -> StoreError {
+    match error {
+        OpenError::Io { source, .. } if is_full(source) => {
+            StoreError::NoRoom(error.to_string().into())
+        }
+        OpenError::Io { source, .. } => StoreError::Unknown(format!("{error}: {source}").into()),
+        other => StoreError::Unknown(other.to_string().into()),
     }
-    StoreError::Unknown(said.into())
 }
 
 /// How many chunks are read at a time.
