@@ -288,3 +288,14 @@ fn version_1_is_these_bytes() {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[test]
+fn a_lanes_id_sorts_by_when_it_was_made_and_ends_in_dice_of_the_systems() {
+    let ids: Vec<LaneId> = (0..1000).map(|_| LaneId::fresh()).collect();
+    assert!(ids.is_sorted());
+    let ends: std::collections::BTreeSet<[u8; 4]> = ids
+        .iter()
+        .filter_map(|id| id.to_bytes()[12..].try_into().ok())
+        .collect();
+    assert!(ends.len() > 990);
+}
