@@ -339,6 +339,7 @@ impl Store for Generations {
             &sizes,
             active,
             taken.saturating_sub(self.generation_bytes),
+            self.generation_bytes / 4,
             live,
         )
     }

@@ -205,7 +205,7 @@ impl World {
                 })
                 .collect();
             let Some(reclaim) =
-                Reclaim::plan(&sizes, Some(&active.contents), u64::MAX, &self.ledger)
+                Reclaim::plan(&sizes, Some(&active.contents), u64::MAX, u64::MAX, &self.ledger)
             else {
                 return;
             };
