@@ -173,7 +173,6 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let said = self.say_voids(&verdict);
         let earlier = failed.commit.filter(|_| said.is_err());
         if said.and_then(|()| self.settle_in(&verdict)).is_ok() {
-            self.options.metrics.poisoned.set(0);
             tracing::info!("the spool's disk works again");
         } else if let State::Failed(again) = &mut self.state {
             again.delay = (failed.delay * 2).min(LONGEST_DELAY);
@@ -201,6 +200,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             ..Draft::default()
         })?;
         self.reclaim()?;
+        self.options.metrics.poisoned.set(0);
         self.measure();
         Ok(())
     }

@@ -184,6 +184,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         match command {
             Command::Read(wanted, _room, answer) => {
                 let _ = answer.send(self.look(|store, _, ring| read(store, ring, wanted)));
+                gathered.looks += 1;
             }
             Command::Parked(page, _room, answer) => {
                 let _ =
@@ -199,7 +200,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
                 return ControlFlow::Break(());
             }
         }
-        if gathered.bytes < COMMIT_BYTES {
+        if gathered.bytes < COMMIT_BYTES && gathered.looks < MOST_LOOKS {
             ControlFlow::Continue(())
         } else {
             ControlFlow::Break(())
@@ -359,17 +360,20 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             let gauge = &self.options.metrics.disk_bytes;
             gauge.set(bytes.try_into().unwrap_or(i64::MAX));
         }
+        self.ballast = self.ballast || store.take_ballast();
         let Some(space) = store.space() else {
-            self.shared
-                .condition
-                .send_if_modified(|condition| std::mem::take(condition) != Condition::Fine);
+            // As it answers, it is not stalled any more.
+            self.shared.condition.send_if_modified(|condition| {
+                let is_news = *condition != Condition::Fine;
+                *condition = Condition::Fine;
+                is_news
+            });
             return;
         };
         let least = self
             .options
             .min_free
             .unwrap_or((space.total / 20).min(MIN_FREE));
-        self.ballast = self.ballast || store.take_ballast();
         self.options
             .metrics
             .free_bytes
@@ -419,6 +423,8 @@ fn make_durable<S: Store>(
 struct Gathered {
     writes: Vec<Write>,
     bytes: u64,
+    /// How often something was read meanwhile.
+    looks: usize,
     close: Option<oneshot::Sender<Result<(), StoreError>>>,
 }
 
@@ -437,6 +443,9 @@ fn panicked(_: &(dyn Any + Send)) -> Arc<str> {
 
 /// A commit that is larger goes in several, so that the memory it takes is bounded.
 const COMMIT_BYTES: u64 = 8 << 20;
+
+/// Nor does a write wait for more reads than that, however many come in.
+const MOST_LOOKS: usize = 64;
 
 /// What is done with waits to be noted until there is as much: replay would else pay an `fdatasync` for
 /// each of its batches.

@@ -35,20 +35,23 @@ impl Watchdog {
                 let Some(shared) = Weak::upgrade(&shared) else {
                     return;
                 };
-                if shared
-                    .pulse
-                    .silent_for()
-                    .is_some_and(|silent| silent >= after)
-                {
+                let is_silent = || {
+                    let silent = shared.pulse.silent_for();
+                    silent.is_some_and(|silent| silent >= after)
+                };
+                if is_silent() {
                     let told = shared.condition.send_if_modified(|condition| {
-                        let fresh = matches!(condition, Condition::Fine | Condition::Low(_));
+                        // Asked under the lock under which the thread looks, when its step has ended,
+                        // whether it has anything to take back.
+                        let fresh =
+                            is_silent() && matches!(condition, Condition::Fine | Condition::Low(_));
                         if fresh {
                             *condition = Condition::Stalled;
+                            metrics.stalls.inc();
                         }
                         fresh
                     });
                     if told {
-                        metrics.stalls.inc();
                         tracing::warn!(
                             seconds = after.as_secs_f64(),
                             "the spool's disk does not answer"

@@ -1,6 +1,11 @@
 //! A store that forgets, notes what it was told, and fails or stalls when a test says so.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -44,12 +49,14 @@ pub(in crate::spool) struct State {
     pub(in crate::spool) entries: BTreeMap<Key, Bytes>,
     /// What was written and what was opened, in order.
     pub(in crate::spool) calls: Vec<Call>,
+    /// When it was opened, each time that was tried.
+    pub(in crate::spool) opened_at: Vec<Instant>,
     pub(in crate::spool) clean: Option<Clean>,
     pub(in crate::spool) space: Option<Space>,
     /// What is reclaimable next.
     pub(in crate::spool) reclaim: Option<Reclaim>,
     voids: Voids,
-    fault: Option<(Call, Fault)>,
+    faults: Vec<(Call, Fault)>,
     stalled: bool,
 }
 
@@ -59,8 +66,12 @@ impl MemoryStore {
     }
 
     pub(in crate::spool) fn set_fault(&self, fault: impl Into<Option<(Call, Fault)>>) {
-        self.state().fault = fault.into();
+        self.state().faults = fault.into().into_iter().collect();
         self.0.1.notify_all();
+    }
+
+    pub(in crate::spool) fn add_fault(&self, call: Call, fault: Fault) {
+        self.state().faults.push((call, fault));
     }
 
     /// Until the thread stands in a call that stalls.
@@ -102,15 +113,18 @@ impl MemoryStore {
 
     fn enter(&self, call: Call) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state();
+        if call == Call::Open {
+            state.opened_at.push(Instant::now());
+        }
         if NOTED.contains(&call) {
             state.calls.push(call);
         }
         self.0.1.notify_all();
-        let fault = |state: &State| state.fault.filter(|(at, _)| *at == call);
+        let fault = |state: &State| state.faults.iter().copied().find(|(at, _)| *at == call);
         match fault(&state) {
             Some((_, fault @ (Fault::Error | Fault::OneError))) => {
                 if fault == Fault::OneError {
-                    state.fault = None;
+                    state.faults.retain(|(at, _)| *at != call);
                 }
                 return Err(StoreError::Unknown("told to fail".into()));
             }
