@@ -10,7 +10,7 @@ use std::{fs::File, io::Write as _, time::Duration};
 use prometheus::Registry;
 use seawall::{
     Job, Seawall,
-    spool::{Ack, Overflow},
+    spool::{Ack, Overflow, SpoolOptions},
 };
 use tempfile::TempDir;
 use tokio::{runtime, task::JoinSet, time::Instant};
@@ -28,6 +28,8 @@ fn main() {
     batches(&mut report, rounds);
     tasks(&mut report, rounds);
     one_job(&mut report);
+    #[cfg(feature = "encrypt")]
+    encrypted(&mut report, rounds);
     report.finish();
 }
 
@@ -136,6 +138,38 @@ fn one_job(report: &mut Report) {
     });
 }
 
+/// What encryption costs, round by round beside the same without.
+#[cfg(feature = "encrypt")]
+fn encrypted(report: &mut Report, rounds: u32) {
+    use seawall::spool::{Key, Keys};
+
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let keys = Keys::single(1, Key::from_bytes([7; Key::LEN]));
+    for batch in [1, 64, 1024] {
+        let round = report.sized(Duration::from_millis(400), Duration::from_millis(20));
+        let mut clear = runtime.block_on(Spool::open());
+        let mut sealed = runtime.block_on(Spool::open_with(|o| o.with_keys(keys.clone())));
+        let (mut with, mut without) = (Rounds::default(), Rounds::default());
+        for _ in 0..rounds {
+            with.push(runtime.block_on(sealed.batches_for(batch, round)));
+            without.push(runtime.block_on(clear.batches_for(batch, round)));
+        }
+        report.row(
+            Row::new(
+                format!("encrypted, {batch} a batch"),
+                Unit::PerSecond,
+                with.median(),
+            )
+            .against("in clear", without.median()),
+        );
+        runtime.block_on(sealed.close());
+        runtime.block_on(clear.close());
+    }
+}
+
 /// A seawall whose Redis is away, in a directory of its own.
 struct Spool {
     seawall: Seawall,
@@ -145,15 +179,20 @@ struct Spool {
 
 impl Spool {
     async fn open() -> Self {
+        Self::open_with(|options| options).await
+    }
+
+    async fn open_with(more: impl FnOnce(SpoolOptions) -> SpoolOptions) -> Self {
         let (dir, registry) = (report::scratch(), Registry::new());
         let seawall = Seawall::builder(NOBODY, &dir)
             .expect("the settings are right")
             .spool(|options| {
-                options
+                let options = options
                     .with_ack(Ack::Spooled)
                     .with_max_records(u64::MAX)
                     .with_max_bytes(u64::MAX)
-                    .with_overflow(Overflow::Reject)
+                    .with_overflow(Overflow::Reject);
+                more(options)
             })
             .metrics(&registry)
             .connect()

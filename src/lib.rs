@@ -58,6 +58,7 @@
 //! | feature | |
 //! |---|---|
 //! | `tls` (default) | `rediss://` through rustls |
+//! | `encrypt` | encryption of what is on disk: `spool::Keys` |
 //! | `cli` | the command `seawall`, which looks after a spool by hand: see `docs/operations.md` |
 //! | `chaos` | real servers to hurt, a fault proxy and the books, for tests |
 //!

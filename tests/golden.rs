@@ -22,7 +22,8 @@ use seawall::{
     classify::{Class, Landed, Verdict},
     error::ErrorKind,
     spool::{
-        Ack, Applied, Batch, Place, Replay, Spool, SpoolLayer, SpoolOptions, Spoolable, Undecodable,
+        Ack, Applied, Batch, KeyProblem, OpenError, Place, Replay, Spool, SpoolLayer, SpoolOptions,
+        Spoolable, Undecodable,
     },
 };
 use tower::{Layer as _, Service as _, service_fn};
@@ -45,6 +46,37 @@ async fn a_spool_of_version_1_whose_process_was_killed_is_opened_with_all_it_hol
 #[tokio::test]
 async fn a_spool_of_version_1_with_a_torn_end_is_opened_with_all_that_was_acknowledged() {
     holds_all(open("torn").await).await;
+}
+
+#[cfg(feature = "encrypt")]
+#[tokio::test]
+async fn an_encrypted_spool_of_version_1_is_opened_with_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&fixture("encrypted"), dir.path());
+    let spool = Spool::open(encrypted(dir.path())).await.unwrap();
+    let seen = Seen::default();
+    drop(line(&spool, &seen, Far::Takes));
+    spool.flush().await;
+    let seen = std::mem::take(&mut *seen.lock());
+    assert_eq!(numbers(&seen, "emails"), [1, 2]);
+    assert_eq!(seen["emails"][1].1, long());
+}
+
+/// Whether this seawall could decrypt it or not.
+#[tokio::test]
+async fn an_encrypted_spool_is_refused_without_keys_and_says_what_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&fixture("encrypted"), dir.path());
+    let refusal = Spool::<Note>::open(options(dir.path())).await.unwrap_err();
+    let problem = if cfg!(feature = "encrypt") {
+        KeyProblem::NotGiven
+    } else {
+        KeyProblem::NotSupported
+    };
+    assert!(
+        matches!(refusal, OpenError::Key { key: 7, problem: found, .. } if found == problem),
+        "{refusal}"
+    );
 }
 
 async fn holds_all((spool, _dir): (Spool<Note>, tempfile::TempDir)) {
@@ -127,6 +159,28 @@ async fn write_the_fixtures() {
     let again: Spool<Note> = Spool::open(options(clean.path())).await.unwrap();
     again.shutdown(std::time::Duration::ZERO).await.unwrap();
     keep(clean.path(), "closed");
+}
+
+#[cfg(feature = "encrypt")]
+#[tokio::test]
+#[ignore = "makes the fixture anew"]
+async fn write_the_encrypted_fixture() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool: Spool<Note> = Spool::open(encrypted(dir.path())).await.unwrap();
+    let mut line = line(&spool, &Seen::default(), Far::TakesTwoOrders);
+    for body in ["first".into(), long()] {
+        let queue = "emails";
+        let receipt = line.call(Note { queue, body }).await.unwrap();
+        assert_eq!(receipt.place(), Place::Spooled);
+    }
+    spool.shutdown(std::time::Duration::ZERO).await.unwrap();
+    keep(dir.path(), "encrypted");
+}
+
+#[cfg(feature = "encrypt")]
+fn encrypted(path: &Path) -> SpoolOptions {
+    use seawall::spool::{Key, Keys};
+    options(path).with_keys(Keys::single(7, Key::from_bytes([7; Key::LEN])))
 }
 
 fn noted(path: &Path) -> u64 {

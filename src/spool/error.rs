@@ -1,8 +1,17 @@
 //! Why a spool cannot be opened, and why its disk cannot do what it was asked to.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use super::chunk::Damaged;
+use tower::BoxError;
+
+use super::{
+    chunk::Damaged,
+    crypt::{KeyProblem, Trouble},
+};
 use crate::classify::Landed;
 
 /// Why a spool cannot be opened. Each says what to do next.
@@ -119,6 +128,21 @@ pub enum OpenError {
         path: PathBuf,
     },
 
+    /// Records in the spool are encrypted with a key that is not there, or is another one, or the key for new
+    /// records is not there. No record is lost, and nothing was changed.
+    #[error("the spool in {path:?} needs key {key}, {problem}")]
+    #[non_exhaustive]
+    Key {
+        /// The spool's directory.
+        path: PathBuf,
+        /// The key's id.
+        key: u32,
+        /// What is wrong with it.
+        problem: KeyProblem,
+        /// Why it could not be had, if what gives the keys has said so.
+        source: Option<BoxError>,
+    },
+
     /// What is on disk cannot be read back. It has been left as it is.
     #[error(
         "the spool in {path:?} cannot be used ({what}): move the directory away and keep it; seawall \
@@ -143,6 +167,22 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl OpenError {
+    pub(super) fn key(path: &Path, trouble: Trouble) -> Self {
+        let Trouble {
+            key,
+            problem,
+            source,
+        } = trouble;
+        Self::Key {
+            path: path.to_owned(),
+            key,
+            problem,
+            source,
+        }
+    }
 }
 
 fn holder_text(holder: Option<u32>, host: Option<&str>) -> String {
@@ -170,6 +210,14 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// No room is left, on the file system or for this user.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// Why an open spool's disk did not do what it was asked to.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum StoreError {
@@ -179,12 +227,18 @@ pub(super) enum StoreError {
     /// This write failed, and some of it may be there after a restart.
     #[error("the spool's disk failed ({0}); the record may be on disk")]
     Unknown(Arc<str>),
+    /// This write failed for want of room, and some of it may be there after a restart.
+    #[error("the spool's disk is full ({0}); the record may be on disk")]
+    NoRoom(Arc<str>),
     /// An earlier write failed, and this one was not tried.
     #[error("the spool's disk has failed ({0}) and takes no more records until it is opened again")]
     Poisoned(Arc<str>),
     /// Too little room is left; this write was not tried.
     #[error("the spool's disk has {0} bytes of room left, which is too little")]
     Full(u64),
+    /// It could not be encrypted; this write was not tried.
+    #[error("the operating system gives no random numbers to encrypt with")]
+    NoRandom,
     /// Reading failed.
     #[error("the spool's disk cannot be read ({0})")]
     Unreadable(Arc<str>),
@@ -194,10 +248,20 @@ pub(super) enum StoreError {
 }
 
 impl StoreError {
+    /// A write has failed.
+    pub(super) fn unwritten(error: &io::Error) -> Self {
+        let why = error.to_string().into();
+        if is_full(error) {
+            Self::NoRoom(why)
+        } else {
+            Self::Unknown(why)
+        }
+    }
+
     /// Whether what was to be written may come back after a restart.
     pub(super) fn landed(&self) -> Landed {
         match self {
-            Self::Unknown(_) => Landed::Maybe,
+            Self::Unknown(_) | Self::NoRoom(_) => Landed::Maybe,
             _ => Landed::No,
         }
     }

@@ -38,6 +38,11 @@
 //! A directory belongs to one process at a time, or is [shared](SpoolDir::shared): then each process has a
 //! slot of it, and what one leaves behind that has ended is delivered by the others.
 //!
+//! # Encryption
+//!
+//! With the feature `encrypt` and `SpoolOptions::with_keys`, records are encrypted before they are written:
+//! see `Keys`.
+//!
 //! # Cancel safety
 //!
 //! Dropping the future of a call does not take its record back: see [`future::ResponseFuture`].
@@ -86,6 +91,7 @@ mod audit;
 mod batch;
 mod chunk;
 mod commit;
+mod crypt;
 mod dir;
 mod driver;
 mod ending;
@@ -121,11 +127,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "encrypt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "encrypt")))]
+pub use self::crypt::{InvalidKey, Key, Keys};
 pub use self::{
     audit::{LaneLoss, Recovery},
     batch::{Applied, Batch, Place, Receipt, Spoolable, Undecodable},
     chunk::{LaneId, Parked},
     commit::Durability,
+    crypt::KeyProblem,
     error::OpenError,
     layer::SpoolLayer,
     limits::{Bound, Overflow, QueueLimits, WhenOld},
@@ -158,7 +168,7 @@ impl<T: Spoolable> Spool<T> {
     /// # Errors
     ///
     /// [`OpenError`] says what is wrong with the directory and what to do: another process has it
-    /// open, it can't be written, its format is of a newer version, it is damaged.
+    /// open, it can't be written, its format is of a newer version, a key is missing, it is damaged.
     pub async fn open(options: SpoolOptions) -> Result<Self, OpenError> {
         let opened = slots::open(&options).await?;
         let left = &opened.left;
@@ -240,6 +250,25 @@ impl<T: Spoolable> Spool<T> {
     /// What was found when it was opened, or when it last had to be opened again with something missing.
     pub fn recovery(&self) -> Recovery {
         self.owner.shared.disk.recovery()
+    }
+
+    /// The ids of the keys that are needed: those that something on disk is encrypted with, and the
+    /// current one. Empty if nothing is encrypted.
+    ///
+    /// A key that is replaced stays in this list until all that was written with it is delivered and its
+    /// file is removed; a parked record keeps it there. Then it need not be given any more.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed, or the spool has been shut down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is changed by asking.
+    pub async fn keys_in_use(&self) -> Result<Vec<u32>, Error> {
+        let keys = self.owner.shared.disk.keys_in_use().await;
+        let keys = keys.map_err(|error| disk_failed(&error))?;
+        Ok(keys.into_iter().collect())
     }
 
     /// How much it holds, now.

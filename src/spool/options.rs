@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::{
     SpoolDir,
     commit::Durability,
+    crypt::Keys,
     limits::{LEAST_BYTES, Limits, MaxAge, Overflow, QueueLimits, WhenOld},
 };
 use crate::metrics::SpoolMetrics;
@@ -34,6 +35,7 @@ use crate::metrics::SpoolMetrics;
 /// - queues: 1,024
 /// - disk timeout: 5 s
 /// - lane lifetime in Redis: 7 days
+/// - encryption: none
 /// - replay: [`Replay::default`]
 #[derive(Clone, Debug)]
 #[must_use]
@@ -65,6 +67,7 @@ pub struct SpoolOptions {
     pub(super) lane_lifetime: Duration,
     pub(super) replay: Replay,
     pub(super) recoveries: Option<watch::Receiver<u64>>,
+    pub(super) keys: Option<Keys>,
     pub(super) metrics: SpoolMetrics,
 }
 
@@ -102,6 +105,7 @@ impl SpoolOptions {
             lane_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             replay: Replay::default(),
             recoveries: None,
+            keys: None,
             metrics: SpoolMetrics::default(),
         }
     }
@@ -297,6 +301,17 @@ impl SpoolOptions {
     /// of at its next look.
     pub fn with_recoveries(mut self, recoveries: watch::Receiver<u64>) -> Self {
         self.recoveries = Some(recoveries);
+        self
+    }
+
+    /// Encrypts what is on disk: see [`Keys`]. Default: it is not encrypted, and the directory's mode keeps
+    /// other users out.
+    ///
+    /// What an earlier run left in clear is read as it is; what is written from then on is encrypted.
+    #[cfg(feature = "encrypt")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "encrypt")))]
+    pub fn with_keys(mut self, keys: Keys) -> Self {
+        self.keys = Some(keys);
         self
     }
 

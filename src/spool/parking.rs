@@ -317,11 +317,12 @@ impl<T: Spoolable> TakeOut<T> {
         let (queue, shared) = (&*first.queue, &self.shared);
         let (records, bytes) = (parked.len() as u64, parked.iter().map(Parked::bytes).sum());
         let lane = LaneId::fresh();
+        let overhead = shared.disk.overhead();
         let put = match self.fate {
-            Fate::Resent => waiting(lane, queue, parked),
+            Fate::Resent => waiting(lane, queue, parked, overhead),
             Fate::Deleted => Vec::new(),
         };
-        let added = put.iter().map(Chunk::bytes).sum();
+        let added = put.iter().map(Chunk::bytes).sum::<u64>() + (put.len() * overhead) as u64;
         let which = parked.iter().map(Parked::id).collect();
         let taken = shared.disk.unpark(which, put).await;
         taken.map_err(|error| disk_failed(&error))?;
@@ -385,9 +386,9 @@ fn runs(parked: Vec<Parked>) -> Vec<Vec<Parked>> {
 }
 
 /// The records of `parked` as the first ones of a lane.
-fn waiting(lane: LaneId, queue: &str, parked: &[Parked]) -> Vec<Chunk> {
+fn waiting(lane: LaneId, queue: &str, parked: &[Parked], overhead: usize) -> Vec<Chunk> {
     let refused = parked.first().map_or(0, |parked| parked.attempts);
-    let writer = Writer::new(lane, queue, 1, 0, unix_ms(SystemTime::now()));
+    let writer = Writer::new(lane, queue, 1, 0, unix_ms(SystemTime::now()), overhead);
     let mut writer = writer.with_refused(refused);
     for parked in parked {
         // They leave more room than they take: a parked record has a chunk of its own.

@@ -399,7 +399,7 @@ impl<T: Spoolable> Replay<T> {
             return;
         }
         for chunk in chunks {
-            let chunk_last = chunk.first + chunk.records.len() as u64 - 1;
+            let chunk_last = chunk.end() - 1;
             if chunk.first >= barrier {
                 // There is nothing between.
                 self.read_from = Some(barrier.max(from));

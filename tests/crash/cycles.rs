@@ -194,6 +194,10 @@ async fn weather(scene: &mut Scene<'_>, proxy: &FaultProxy, dice: &mut SmallRng)
             scene.redis.restart().await.unwrap();
         }
     }
+    // Outages last for some lives, so that what these leave adds up.
+    if dice.random_bool(0.9) {
+        return;
+    }
     let faults = [
         Fault::None,
         Fault::None,

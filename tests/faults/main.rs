@@ -17,7 +17,9 @@ mod carver;
 mod damage;
 mod far;
 mod injected;
+mod mounted;
 mod record;
+mod room;
 mod template;
 mod torn;
 mod worker;
@@ -28,7 +30,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 use tokio::runtime;
 
 /// Ends a test that would hang; no test passes or fails by it otherwise.
-const PLENTY: Duration = Duration::from_secs(15);
+const PLENTY: Duration = Duration::from_secs(60);
 
 /// So many seeds, times `SEAWALL_SEEDS` / 200; or the one that `SEAWALL_SEED` names.
 fn seeds(count: u64) -> Range<u64> {

@@ -42,7 +42,6 @@ pub(crate) fn options(path: &Path) -> SpoolOptions {
     SpoolOptions::new(path)
         .with_spool_after(millis(1))
         .with_generation_bytes(1 << 20)
-        .with_min_free_disk(0)
         .with_replay(Replay::unpaced().with_delays(millis(1), millis(20)))
 }
 

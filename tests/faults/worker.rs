@@ -196,7 +196,7 @@ impl Worker {
         } else {
             let mut command = Command::new("strace");
             command
-                .args(["-D", "-f", "-qq"])
+                .args(["-D", "-I2", "-f", "-qq"])
                 .args(strace)
                 .arg("--")
                 .arg(&program);

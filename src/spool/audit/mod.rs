@@ -17,6 +17,7 @@ pub use self::report::{LaneLoss, Recovery};
 use super::{
     chunk::{Frame, Key, Kind, LaneId, Stamp, Void, Voids},
     commit::{Left, LeftLane},
+    crypt::KeyId,
     dir::Clean,
 };
 
@@ -41,6 +42,7 @@ pub(super) struct Found {
     pub(super) key: Key,
     pub(super) count: u32,
     pub(super) bytes: u32,
+    pub(super) encrypted_with: Option<KeyId>,
     parts: u16,
     all_or_nothing: bool,
     pub(super) commit: u64,
@@ -72,6 +74,8 @@ pub(super) struct Verdict {
     pub(super) lanes: BTreeMap<LaneId, (Arc<str>, u64)>,
     /// The parked records.
     pub(super) parked: BTreeSet<(LaneId, u64)>,
+    /// The keys it takes to read what waits and what is parked.
+    pub(super) keys: BTreeSet<KeyId>,
     /// The last commit that was heard of.
     pub(super) commit: u64,
     /// The commits that do not count.
@@ -106,6 +110,7 @@ impl Audit {
             key: frame.key,
             count: frame.count,
             bytes: u32::try_from(frame.bytes).unwrap_or(u32::MAX),
+            encrypted_with: frame.encrypted_with(),
             parts: frame.parts,
             all_or_nothing: frame.all_or_nothing,
             commit,
@@ -135,7 +140,8 @@ impl Audit {
         &self.found[begin..]
     }
 
-    /// What follows from it all. `withdraw_from` is the commit that failed, if the process is the same.
+    /// What follows from it all. `withdraw_from` is the commit that failed, if the process
+    /// is the same: then no other one can be torn.
     pub(super) fn conclude(mut self, clean: Option<&Clean>, withdraw_from: Option<u64>) -> Verdict {
         let newest = self.last();
         let closed = clean.map_or(0, |clean| clean.commit);
@@ -272,10 +278,14 @@ impl Audit {
             let Some(parts) = there_is else { continue };
             let head = parts[0];
             let bytes = parts.iter().map(|part| u64::from(part.bytes)).sum();
+            let keys = parts.iter().filter_map(|part| part.encrypted_with);
             let is_known = knows(&self.commits, head.commit);
             match head.key.kind() {
                 Kind::Waiting => {
                     let records = verdict.add_waiting(&head, bytes);
+                    if records > 0 {
+                        verdict.keys.extend(keys);
+                    }
                     if is_known {
                         there.waiting += records;
                     }
@@ -286,6 +296,7 @@ impl Audit {
                     }
                 }
                 Kind::Parked => {
+                    verdict.keys.extend(keys);
                     verdict.parked.insert(id);
                     verdict.left.parked += 1;
                     verdict.left.parked_bytes += bytes;

@@ -148,15 +148,17 @@ impl Header<'_> {
     }
 
     /// A body of any length, as one chunk or in as many parts as it takes.
-    pub(super) fn parts(&self, number: u64, body: &[u8]) -> Vec<Chunk> {
-        let room = LONGEST - FIXED - self.queue.len();
+    ///
+    /// Each leaves `overhead` bytes free, for what encryption will add.
+    pub(super) fn parts(&self, number: u64, body: &[u8], overhead: usize) -> Vec<Chunk> {
+        let room = LONGEST - FIXED - self.queue.len() - overhead;
         let parts = u16::try_from(body.len().div_ceil(room).max(1))
             .expect("a record's length fits 32 bits, so its parts fit 16");
         (0..parts)
             .map(|part| {
                 let begin = usize::from(part) * room;
                 let piece = &body[begin..body.len().min(begin + room)];
-                let mut value = self.begin(piece.len());
+                let mut value = self.begin(piece.len() + overhead);
                 value.extend_from_slice(piece);
                 self.seal(value, number, u32::from(part == 0), part, parts)
             })
@@ -185,13 +187,31 @@ pub(in crate::spool) fn whole_length(head: &[u8; FIXED]) -> Result<usize, Damage
 
 /// The queue's name in a value that [`Header::begin`] has begun.
 pub(super) fn queue(value: &[u8]) -> &str {
-    let length = u16::from_le_bytes([value[field::QUEUE.0], value[field::QUEUE.0 + 1]]);
-    let name = &value[FIXED..FIXED + usize::from(length)];
-    std::str::from_utf8(name).expect("the name was a str")
+    std::str::from_utf8(name(value)).expect("the name was a str")
+}
+
+/// The bytes of the queue's name.
+pub(super) fn name(value: &[u8]) -> &[u8] {
+    &value[FIXED..FIXED + short(value, &field::QUEUE)]
+}
+
+/// Where the body begins.
+pub(super) fn body(value: &[u8]) -> usize {
+    short(value, &field::HEADER)
+}
+
+/// The key that the body is encrypted with, if it is.
+pub(super) fn encrypted_with(head: &[u8; FIXED]) -> Option<u32> {
+    let is_encrypted = field::FLAGS.u16(head) & ENCRYPTED != 0;
+    is_encrypted.then(|| field::KEY.u32(head))
+}
+
+fn short(value: &[u8], field: &field::Field) -> usize {
+    u16::from_le_bytes([value[field.0], value[field.0 + 1]]).into()
 }
 
 pub(super) fn set_flag(value: &mut [u8], flag: u16) {
-    let flags = u16::from_le_bytes([value[field::FLAGS.0], value[field::FLAGS.0 + 1]]);
+    let flags = short(value, &field::FLAGS) as u16;
     field::FLAGS.put(value, (flags | flag).to_le_bytes());
 }
 
@@ -216,6 +236,9 @@ const KNOWN: u8 = 1;
 /// The flag of a chunk that counts only if everything of its commit is there.
 pub(super) const ALL_OR_NOTHING: u16 = 1;
 
+/// The flag of a chunk whose body is encrypted.
+pub(super) const ENCRYPTED: u16 = 2;
+
 /// The length of the header, the queue's name aside.
 pub(in crate::spool) const FIXED: usize = 132;
 
@@ -224,7 +247,7 @@ pub(super) mod field {
     use super::FIXED;
 
     /// A field, by where it begins.
-    pub(in super::super) struct Field(pub(super) usize);
+    pub(in super::super) struct Field(pub(in super::super) usize);
 
     pub(in super::super) const VERSION: usize = 8;
     pub(in super::super) const KIND: usize = 9;
@@ -242,7 +265,8 @@ pub(super) mod field {
     pub(in super::super) const ACKNOWLEDGED: Field = Field(64);
     pub(in super::super) const SPOOL: Field = Field(72);
     pub(in super::super) const REFUSED: Field = Field(80);
-    // 84: four bytes that are 0.
+    /// Of the key; 0 if the body is not encrypted.
+    pub(in super::super) const KEY: Field = Field(84);
     pub(in super::super) const COMMIT: Field = Field(88);
     pub(in super::super) const WAITING: Field = Field(96);
     pub(in super::super) const PARKED: Field = Field(104);

@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
+use rand::{TryRngCore as _, rngs::OsRng};
 use uuid::Uuid;
 
 use super::Damaged;
@@ -16,7 +17,14 @@ impl LaneId {
     /// An id that no lane has had.
     #[must_use]
     pub fn fresh() -> Self {
-        Self(Uuid::now_v7())
+        let mut bytes = Uuid::now_v7().into_bytes();
+        // The rest is a time and a counter. Processes that were forked off one that had made an id go on with
+        // the same generator, and must not make the same one.
+        let mut random = [0; 4];
+        if OsRng.try_fill_bytes(&mut random).is_ok() {
+            bytes[12..].copy_from_slice(&random);
+        }
+        Self(Uuid::from_bytes(bytes))
     }
 
     /// The lane of what belongs to no lane.

@@ -6,6 +6,7 @@
 //!
 //! The queues make chunks; the [`Stamp`] is put on each by the one thread that commits them.
 
+mod crypt;
 mod gather;
 mod header;
 mod key;
@@ -26,6 +27,7 @@ pub(super) use self::{
     writer::Writer,
 };
 pub use self::{key::LaneId, parked::Parked};
+use super::crypt::OVERHEAD;
 
 /// The name of a queue is part of every chunk, and has to leave room for records.
 pub(super) const LONGEST_QUEUE: usize = 1024;
@@ -68,7 +70,7 @@ impl Chunk {
 pub(super) struct Damaged(pub(super) &'static str);
 
 /// One chunk, read back and found sound.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) key: Key,
     pub(super) count: u32,
@@ -82,7 +84,12 @@ pub(super) struct Frame {
     pub(super) stamp: Stamp,
     pub(super) all_or_nothing: bool,
     pub(super) bytes: u64,
-    queue: Bytes,
+    /// The key of the body, if that is still encrypted.
+    encrypted_with: Option<u32>,
+    /// What encryption has added to the body.
+    overhead: usize,
+    /// With the queue's name.
+    head: Bytes,
     body: Bytes,
 }
 
@@ -108,7 +115,7 @@ impl Frame {
             return Err(Damaged("its checksum does not match"));
         }
         let flags = field::FLAGS.u16(head);
-        if flags & !header::ALL_OR_NOTHING != 0 {
+        if flags & !(header::ALL_OR_NOTHING | header::ENCRYPTED) != 0 {
             return Err(Damaged("written by a newer seawall"));
         }
         let kind = Kind::from_byte(head[field::KIND]).ok_or(Damaged("of an unknown kind"))?;
@@ -117,9 +124,12 @@ impl Frame {
         if !kind.adds_up(part, parts, count) {
             return Err(Damaged("its parts do not add up"));
         }
-        let begin = field::HEADER.u16(head) as usize;
-        let queue = value.slice(FIXED..FIXED + field::QUEUE.u16(head) as usize);
-        if std::str::from_utf8(&queue).is_err() {
+        let encrypted_with = header::encrypted_with(head);
+        if encrypted_with.is_some() && matches!(kind, Kind::Mark | Kind::Gone) {
+            return Err(Damaged("encrypted, and of a kind that never is"));
+        }
+        let begin = header::body(value);
+        if std::str::from_utf8(header::name(value)).is_err() {
             return Err(Damaged("its queue's name is not UTF-8"));
         }
         let lane = LaneId::from_bytes(field::LANE.bytes(head));
@@ -134,13 +144,26 @@ impl Frame {
             stamp: Stamp::read(head),
             all_or_nothing: flags & header::ALL_OR_NOTHING != 0,
             bytes: (Key::LEN + value.len()) as u64,
-            queue,
+            encrypted_with,
+            overhead: encrypted_with.map_or(0, |_| OVERHEAD),
+            head: value.slice(..begin),
             body: value.slice(begin..),
         })
     }
 
     /// The queue its records belong to.
     pub(super) fn queue(&self) -> &str {
-        std::str::from_utf8(&self.queue).expect("the name was checked by find")
+        std::str::from_utf8(header::name(&self.head)).expect("the name was checked by find")
+    }
+
+    /// The number of its last record; of a later part of a long one, that record's.
+    pub(super) fn last(&self) -> u64 {
+        let more = u64::from(self.count.max(1)) - 1;
+        self.key.number().saturating_add(more)
+    }
+
+    /// The key of the body, if that is still encrypted.
+    pub(super) fn encrypted_with(&self) -> Option<u32> {
+        self.encrypted_with
     }
 }

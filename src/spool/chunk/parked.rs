@@ -20,6 +20,8 @@ pub struct Parked {
     pub(in crate::spool) parked_ms: u64,
     pub(in crate::spool) attempts: u32,
     pub(in crate::spool) record: Bytes,
+    /// What encryption adds, or has added, to each of its chunks.
+    pub(in crate::spool) overhead: usize,
 }
 
 impl Parked {
@@ -77,9 +79,12 @@ impl fmt::Debug for Parked {
 impl Parked {
     /// What it costs on disk.
     pub(in crate::spool) fn bytes(&self) -> u64 {
-        self.encode().iter().map(Chunk::bytes).sum()
+        let chunks = self.encode();
+        let bytes: u64 = chunks.iter().map(Chunk::bytes).sum();
+        bytes + (chunks.len() * self.overhead) as u64
     }
 
+    /// As chunks, each of which has room for what encryption will add.
     pub(in crate::spool) fn encode(&self) -> Vec<Chunk> {
         let reason = u32::try_from(self.reason.len()).expect("a reason is some words long");
         let body = [
@@ -97,7 +102,7 @@ impl Parked {
             acknowledged: 0,
             refused: 0,
         };
-        header.parts(self.number, &body)
+        header.parts(self.number, &body, self.overhead)
     }
 
     pub(in crate::spool) fn of(whole: Whole) -> Result<Self, Damaged> {
@@ -117,6 +122,7 @@ impl Parked {
             parked_ms: whole.head.written_ms,
             attempts,
             record: body,
+            overhead: whole.head.overhead,
         })
     }
 }

@@ -35,7 +35,7 @@ fn lane() -> LaneId {
 
 fn written(first: u64, records: &[Vec<u8>]) -> Vec<(Key, Bytes, u32)> {
     let mut writer =
-        Writer::new(lane(), "emails", first, first - 1, 1_700_000_000_000).with_refused(2);
+        Writer::new(lane(), "emails", first, first - 1, 1_700_000_000_000, 0).with_refused(2);
     for record in records {
         assert!(writer.push_if(|buffer| buffer.extend_from_slice(record), |_| true));
     }
@@ -84,6 +84,7 @@ fn parked(record: Vec<u8>) -> Parked {
         parked_ms: 1_700_000_000_001,
         attempts: 3,
         record: record.into(),
+        overhead: 0,
     }
 }
 
@@ -161,18 +162,10 @@ proptest! {
         let mut chunk = header.seal(value, 1, count, 0, 1);
         chunk.stamp(SPOOL, &STAMP);
         if let Ok(frame) = Frame::parse(chunk.key, &chunk.value.into()) {
-            let whole = || Gather::default().push(Frame { ..clone(&frame) }).unwrap().unwrap();
+            let whole = || Gather::default().push(frame.clone()).unwrap().unwrap();
             let _ = Held::of(whole());
             let _ = Parked::of(whole());
         }
-    }
-}
-
-fn clone(frame: &Frame) -> Frame {
-    Frame {
-        queue: frame.queue.clone(),
-        body: frame.body.clone(),
-        ..*frame
     }
 }
 
@@ -232,7 +225,7 @@ fn a_missing_part_is_noticed() {
 
 #[test]
 fn a_record_that_spoils_its_buffer_spoils_no_other() {
-    let mut writer = Writer::new(lane(), "q", 1, 0, 0);
+    let mut writer = Writer::new(lane(), "q", 1, 0, 0, 0);
     writer.push_if(|buffer| buffer.extend_from_slice(b"one"), |_| true);
     let spoil = |buffer: &mut Vec<u8>| {
         buffer.clear();
@@ -294,4 +287,15 @@ fn version_1_is_these_bytes() {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_lanes_id_sorts_by_when_it_was_made_and_ends_in_dice_of_the_systems() {
+    let ids: Vec<LaneId> = (0..1000).map(|_| LaneId::fresh()).collect();
+    assert!(ids.is_sorted());
+    let ends: std::collections::BTreeSet<[u8; 4]> = ids
+        .iter()
+        .filter_map(|id| id.to_bytes()[12..].try_into().ok())
+        .collect();
+    assert!(ends.len() > 990);
 }

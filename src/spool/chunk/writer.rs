@@ -11,6 +11,8 @@ pub(in crate::spool) struct Writer {
     acknowledged: u64,
     /// How often Redis has refused these records.
     refused: u32,
+    /// What encryption will add to each chunk, in bytes.
+    overhead: usize,
     /// The number of the next record.
     next: u64,
     /// The chunk that is being filled; empty if none is.
@@ -26,13 +28,15 @@ pub(in crate::spool) struct Writer {
 impl Writer {
     /// A writer of records `first`, `first` + 1, and so on.
     ///
-    /// `queue` is at most [`LONGEST_QUEUE`](super::LONGEST_QUEUE) bytes.
+    /// `queue` is at most [`LONGEST_QUEUE`](super::LONGEST_QUEUE) bytes. Each chunk leaves `overhead` bytes
+    /// free, for what encryption will add.
     pub(in crate::spool) fn new(
         lane: LaneId,
         queue: &str,
         first: u64,
         acknowledged: u64,
         now_ms: u64,
+        overhead: usize,
     ) -> Self {
         Self {
             lane,
@@ -41,6 +45,7 @@ impl Writer {
             next: first,
             acknowledged,
             refused: 0,
+            overhead,
             open: Vec::new(),
             count: 0,
             record: Vec::new(),
@@ -68,20 +73,21 @@ impl Writer {
             .to_le_bytes();
         let needed = length.len() + self.record.len();
         let header = FIXED + self.queue.len();
-        let begun = if self.open.is_empty() || self.open.len() + needed > LONGEST {
-            needed.div_ceil(LONGEST - header)
+        let longest = LONGEST - self.overhead;
+        let begun = if self.open.is_empty() || self.open.len() + needed > longest {
+            needed.div_ceil(longest - header)
         } else {
             0
         };
-        if !fits((needed + begun * (Key::LEN + header)) as u64) {
+        if !fits((needed + begun * (Key::LEN + header + self.overhead)) as u64) {
             return false;
         }
-        if self.open.len() + needed > LONGEST {
+        if self.open.len() + needed > longest {
             self.close();
         }
-        if header + needed > LONGEST {
+        if header + needed > longest {
             let body = [&length, &*self.record].concat();
-            let parts = self.header().parts(self.next, &body);
+            let parts = self.header().parts(self.next, &body, self.overhead);
             self.done.extend(parts);
         } else {
             if self.open.is_empty() {
@@ -89,9 +95,9 @@ impl Writer {
                 let room = if self.done.is_empty() {
                     needed
                 } else {
-                    LONGEST - header
+                    longest - header
                 };
-                self.open = self.header().begin(room);
+                self.open = self.header().begin(room + self.overhead);
             }
             self.open.extend_from_slice(&length);
             self.open.extend_from_slice(&self.record);
@@ -144,8 +150,9 @@ mod tests {
                 0..20,
             ),
             refused in proptest::collection::vec(any::<bool>(), 20),
+            overhead in prop_oneof![Just(0), Just(40)],
         ) {
-            let mut writer = Writer::new(LaneId::fresh(), &queue, 1, 0, 0);
+            let mut writer = Writer::new(LaneId::fresh(), &queue, 1, 0, 0, overhead);
             let mut said = 0;
             for (size, refused) in sizes.into_iter().zip(refused) {
                 writer.push_if(
@@ -156,7 +163,9 @@ mod tests {
                     },
                 );
             }
-            let bytes: u64 = writer.finish().iter().map(Chunk::bytes).sum();
+            let chunks = writer.finish();
+            prop_assert!(chunks.iter().all(|chunk| chunk.value.len() + overhead <= LONGEST));
+            let bytes = chunks.iter().map(|chunk| chunk.bytes() + overhead as u64).sum::<u64>();
             prop_assert_eq!(said, bytes);
         }
     }

@@ -17,7 +17,7 @@ mod thread;
 mod watchdog;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -35,6 +35,7 @@ use self::{thread::Committer, watchdog::Watchdog};
 use super::{
     audit::Recovery,
     chunk::{Chunk, Held, Key, Kind, LaneId, Parked},
+    crypt::{KeyId, Ring},
     dir::{Directory, failed},
     error::{OpenError, StoreError},
     parking::ParkedId,
@@ -67,6 +68,7 @@ pub(super) struct DiskOptions {
     pub(super) min_free: Option<u64>,
     /// How long one step of the disk may take before it counts as stalled.
     pub(super) stalled_after: Duration,
+    pub(super) ring: Arc<Ring>,
     pub(super) metrics: SpoolMetrics,
 }
 
@@ -102,6 +104,7 @@ pub(super) struct Disk {
     commands: mpsc::Sender<Command>,
     room: Arc<Semaphore>,
     shared: Arc<Shared>,
+    ring: Arc<Ring>,
 }
 
 impl Disk {
@@ -114,11 +117,14 @@ impl Disk {
             directory,
             strict: options.strict,
             generation_bytes: options.generation_bytes,
+            ring: options.ring.clone(),
         };
         Self::start(options, move || opener.open())
     }
 
     /// What opening the spool would find. Writes to none of its files.
+    ///
+    /// Without keys, what is encrypted is looked at as far as its checksums go.
     ///
     /// Blocks, as [`open`](Self::open) does.
     pub(super) fn verify(options: &DiskOptions) -> Result<Recovery, OpenError> {
@@ -127,10 +133,14 @@ impl Disk {
             // Nothing is set aside.
             strict: true,
             generation_bytes: options.generation_bytes,
+            ring: options.ring.clone(),
         };
-        let opened = opener.open()?;
-        let clean = opened.clean.as_ref();
-        Ok(opened.audit.conclude(clean, None).recovery)
+        let opened = opening::read(&options.ring, &mut || opener.open())?;
+        let verdict = opened.audit.conclude(opened.clean.as_ref(), None);
+        if options.ring.current().is_some() {
+            opening::check_keys(options, &verdict)?;
+        }
+        Ok(verdict.recovery)
     }
 
     /// As [`open`](Self::open), over any store; `open` runs on the thread that will own it, and again after a failure.
@@ -170,6 +180,7 @@ impl Disk {
             commands,
             room: Arc::new(Semaphore::new(ROOM_UNITS as usize)),
             shared,
+            ring: options.ring.clone(),
         };
         Ok((disk, left))
     }
@@ -285,6 +296,18 @@ impl Disk {
             .await?
     }
 
+    /// The ids of the keys that something on disk is encrypted with, and of the one that is written with.
+    pub(super) async fn keys_in_use(&self) -> Result<BTreeSet<KeyId>, StoreError> {
+        let mut keys = self.ask(1, Command::Keys).await??;
+        keys.extend(self.ring.current());
+        Ok(keys)
+    }
+
+    /// What encryption adds to each chunk, in bytes: those who make chunks leave it free.
+    pub(super) fn overhead(&self) -> usize {
+        self.ring.overhead()
+    }
+
     /// Makes what was handed over durable, ends the thread and gives the directory back.
     ///
     /// The other handles are closed with it.
@@ -316,15 +339,17 @@ impl Disk {
         self.shared.recovery.lock().clone()
     }
 
+    /// Encrypted here, in the caller's task: the thread has enough to do.
     async fn write(
         &self,
-        put: Vec<Chunk>,
+        mut put: Vec<Chunk>,
         done: Option<Done>,
         gone: Vec<Key>,
     ) -> Result<(), StoreError> {
         if let Condition::Failed(why) = self.condition() {
             return Err(StoreError::Poisoned(why));
         }
+        self.ring.encrypt(&mut put)?;
         let bytes = put.iter().map(Chunk::bytes).sum::<u64>() / UNIT_BYTES;
         let units = u32::try_from(bytes).map_or(ROOM_UNITS, |units| (units + 1).min(ROOM_UNITS));
         self.ask(units, |room, answer| {
@@ -422,6 +447,10 @@ enum Command {
         Page,
         OwnedSemaphorePermit,
         oneshot::Sender<Result<Vec<Parked>, StoreError>>,
+    ),
+    Keys(
+        OwnedSemaphorePermit,
+        oneshot::Sender<Result<BTreeSet<KeyId>, StoreError>>,
     ),
     Close(
         OwnedSemaphorePermit,

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::spool::{
     audit::{Recovery, Verdict},
+    crypt::Ring,
     error::{OpenError, StoreError},
     store::{Opened, Store},
 };
@@ -42,9 +43,13 @@ pub(super) fn open<S: Store>(
             clean,
             id,
             set_aside,
-        } = open()?;
-        let mut verdict = audit.conclude(clean.as_ref(), failed.and_then(|failed| failed.commit));
+        } = read(&options.ring, open)?;
+        let failed_commit = failed.and_then(|failed| failed.commit);
+        let held = failed.and_then(|failed| failed.held.as_ref());
+        let mut verdict = audit.conclude(held.or(clean.as_ref()), failed_commit);
+        verdict.recovery.clean = clean.is_some();
         verdict.recovery.set_aside = set_aside;
+        check_keys(options, &verdict)?;
         let lost = &verdict.recovery;
         if options.strict && failed.is_none() && lost.has_loss() {
             return Err(OpenError::Loss {
@@ -67,6 +72,25 @@ pub(super) fn open<S: Store>(
     catch_unwind(AssertUnwindSafe(look)).map_err(|_| panicked(&options.path))?
 }
 
+/// Reads all there is; once more if altered chunks were taken for sound ones.
+pub(super) fn read<S>(
+    ring: &Ring,
+    open: &mut impl FnMut() -> Result<Opened<S>, OpenError>,
+) -> Result<Opened<S>, OpenError> {
+    let opened = open()?;
+    if ring.looks_again() {
+        drop(opened);
+        return open();
+    }
+    Ok(opened)
+}
+
+/// Whether what waits can be decrypted: to be known before anything is changed.
+pub(super) fn check_keys(options: &DiskOptions, verdict: &Verdict) -> Result<(), OpenError> {
+    let checked = options.ring.check(&verdict.keys);
+    checked.map_err(|trouble| OpenError::key(&options.path, trouble))
+}
+
 fn panicked(path: &Path) -> OpenError {
     OpenError::Damaged {
         path: path.into(),
@@ -77,26 +101,30 @@ fn panicked(path: &Path) -> OpenError {
 impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     /// The first failure is the one that is remembered.
     pub(super) fn fail(&mut self, error: StoreError, commit: Option<u64>) -> StoreError {
-        let State::Open { store, .. } = &self.state else {
+        let State::Open { store, ledger } = &self.state else {
             return error;
         };
+        let held = commit.is_none().then(|| ledger.clean());
         let why = match &error {
             StoreError::Unknown(why) | StoreError::Unreadable(why) => Arc::clone(why),
             other => other.to_string().into(),
         };
-        if store
+        let is_tight = store
             .space()
-            .is_some_and(|space| space.free < BALLAST_BELOW)
-        {
+            .is_some_and(|space| space.free < BALLAST_BELOW);
+        if is_tight || matches!(error, StoreError::NoRoom(_)) {
+            // A quota may be met where the file system has room.
             store.release_ballast();
-            self.ballast = false;
         }
+        // Nothing more is taken in before that room could be set aside again.
+        self.ballast = false;
         self.options.metrics.poisoned.set(1);
         self.shared.pulse.set_poke(None);
         tracing::error!(%error, "the spool's disk has failed: it takes no more records until it is opened again");
         let failed = State::Failed(Failed {
             why: why.clone(),
             commit,
+            held,
             again_at: Instant::now() + FIRST_DELAY,
             delay: FIRST_DELAY,
         });
@@ -141,33 +169,38 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             self.shared.recovery.lock().clone_from(&verdict.recovery);
         }
         self.state = State::Open { store, ledger };
-        if self.settle_in(&verdict).is_ok() {
+        // What has been said for good is not withdrawn a second time: what was written behind it counts.
+        let said = self.say_voids(&verdict);
+        let earlier = failed.commit.filter(|_| said.is_err());
+        if said.and_then(|()| self.settle_in(&verdict)).is_ok() {
             tracing::info!("the spool's disk works again");
         } else if let State::Failed(again) = &mut self.state {
             again.delay = (failed.delay * 2).min(LONGEST_DELAY);
             again.again_at = Instant::now() + again.delay;
-            // Those of both are withdrawn.
-            again.commit = failed.commit.into_iter().chain(again.commit).min();
+            again.commit = earlier.into_iter().chain(again.commit).min();
         }
     }
 
-    /// The first writes to a store that has just been opened, and the room that can be given back.
-    pub(super) fn settle_in(&mut self, verdict: &Verdict) -> Result<(), StoreError> {
+    /// The first write to a store that has just been opened: alone, so that what is decided over the commits
+    /// before it is said as a whole or not at all.
+    pub(super) fn say_voids(&mut self, verdict: &Verdict) -> Result<(), StoreError> {
         if let State::Open { store, .. } = &self.state {
             self.shared.pulse.set_poke(store.poke());
         }
-        // Alone, so that what is decided over the commits before it is said as a whole or not at all.
         self.write(Draft {
             voids: verdict.is_news,
             ..Draft::default()
-        })?;
+        })
+    }
+
+    /// The other writes that come first, and the room that can be given back.
+    pub(super) fn settle_in(&mut self, verdict: &Verdict) -> Result<(), StoreError> {
         self.write_noting(Draft {
             again: verdict.again.clone(),
             ..Draft::default()
         })?;
         self.reclaim()?;
         self.options.metrics.poisoned.set(0);
-        self.shared.condition.send_replace(Condition::Fine);
         self.measure();
         Ok(())
     }

@@ -1,10 +1,14 @@
 //! What is read from the store: the records of a lane, the parked ones, and what an earlier run left.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::BTreeMap,
+    ops::{ControlFlow, RangeInclusive},
+};
 
 use super::{Page, Wanted, ledger::Ledger};
 use crate::spool::{
     chunk::{Damaged, Frame, Gather, Held, Kind, LaneId, Parked, Whole},
+    crypt::Ring,
     error::StoreError,
     store::Store,
 };
@@ -43,18 +47,20 @@ pub(in crate::spool) struct LeftLane {
 }
 
 /// The records of a lane; a damaged chunk ends them, or is the error if it is the first.
-pub(super) fn read(store: &impl Store, wanted: Wanted) -> Result<Vec<Held>, StoreError> {
+pub(super) fn read(
+    store: &impl Store,
+    ring: &Ring,
+    wanted: Wanted,
+) -> Result<Vec<Held>, StoreError> {
     let mut held: Vec<Held> = Vec::new();
     let (mut records, mut bytes) = (0, 0);
-    let result = whole(store, Kind::Waiting, wanted.lane, wanted.from, |whole| {
+    let all = wanted.from..=u64::MAX;
+    let result = whole(store, ring, Kind::Waiting, wanted.lane, all, |whole| {
         let next = Held::of(whole)?;
-        if next.end() > wanted.from {
-            records += next.records.len();
-            bytes += next.bytes;
-            held.push(next);
-        }
-        let enough = records >= wanted.max_records || bytes >= wanted.max_bytes as u64;
-        Ok(!enough || held.is_empty())
+        records += next.records.len();
+        bytes += next.bytes;
+        held.push(next);
+        Ok(records < wanted.max_records && bytes < wanted.max_bytes as u64)
     });
     match result {
         Err(error) if held.is_empty() => Err(error),
@@ -65,20 +71,19 @@ pub(super) fn read(store: &impl Store, wanted: Wanted) -> Result<Vec<Held>, Stor
 /// The parked records; a damaged one is an error.
 pub(super) fn parked(
     store: &impl Store,
+    ring: &Ring,
     ledger: &Ledger,
     page: Page,
 ) -> Result<Vec<Parked>, StoreError> {
     let mut found = Vec::new();
     let mut room = page.max_bytes;
     for id in ledger.parked_after(page.after).take(page.max_records) {
-        whole(store, Kind::Parked, id.lane(), id.number(), |whole| {
+        let number = id.number()..=id.number();
+        whole(store, ring, Kind::Parked, id.lane(), number, |whole| {
             let parked = Parked::of(whole)?;
-            let is_it = parked.number == id.number();
-            if is_it {
-                room = room.saturating_sub(parked.record.len());
-                found.push(parked);
-            }
-            Ok(!is_it)
+            room = room.saturating_sub(parked.record.len());
+            found.push(parked);
+            Ok(false)
         })?;
         if room == 0 {
             break;
@@ -87,20 +92,29 @@ pub(super) fn parked(
     Ok(found)
 }
 
-/// Shows whole bodies until `visit` says that it has enough.
+/// Shows the whole bodies in clear that have some of these numbers, until `visit` says that it has enough.
 fn whole(
     store: &impl Store,
+    ring: &Ring,
     kind: Kind,
     lane: LaneId,
-    from: u64,
+    numbers: RangeInclusive<u64>,
     mut visit: impl FnMut(Whole) -> Result<bool, Damaged>,
 ) -> Result<(), StoreError> {
     let mut gather = Gather::default();
     let mut found = Ok(true);
-    store.scan(kind, lane, from, &mut |key, value| {
-        found = Frame::parse(key, &value)
-            .and_then(|frame| gather.push(frame))
-            .and_then(|body| body.map_or(Ok(true), &mut visit));
+    store.scan(kind, lane, *numbers.start(), &mut |key, value| {
+        if key.number() > *numbers.end() {
+            return ControlFlow::Break(());
+        }
+        found = Frame::parse(key, &value).and_then(|frame| {
+            // What is done with may be of a key that is not there any more.
+            if frame.last() < *numbers.start() {
+                return Ok(true);
+            }
+            let body = gather.push(ring.decrypt(frame)?)?;
+            body.map_or(Ok(true), &mut visit)
+        });
         match found {
             Ok(true) => ControlFlow::Continue(()),
             _ => ControlFlow::Break(()),

@@ -28,6 +28,7 @@ fn options(path: impl Into<PathBuf>) -> DiskOptions {
         generation_bytes: 64 << 20,
         min_free: Some(0),
         stalled_after: Duration::from_secs(60),
+        ring: Arc::default(),
         metrics: SpoolMetrics::default(),
     }
 }
@@ -66,7 +67,7 @@ fn done_on_disk(state: &State, lane: LaneId) -> u64 {
 
 /// One chunk, or more if there are long records, with `first` and so on.
 fn chunks(lane: LaneId, first: u64, records: &[&[u8]]) -> Vec<Chunk> {
-    let mut writer = Writer::new(lane, "emails", first, 0, 1000 + first);
+    let mut writer = Writer::new(lane, "emails", first, 0, 1000 + first, 0);
     for record in records {
         writer.push_if(|buffer| buffer.extend_from_slice(record), |_| true);
     }
@@ -82,6 +83,7 @@ fn parked(lane: LaneId, number: u64) -> Parked {
         parked_ms: 5,
         attempts: 1,
         record: bytes::Bytes::from_static(b"job"),
+        overhead: 0,
     }
 }
 

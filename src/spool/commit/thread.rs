@@ -22,6 +22,8 @@ use super::{
 };
 use crate::spool::{
     chunk::Chunk,
+    crypt::Ring,
+    dir::Clean,
     error::{OpenError, StoreError},
     store::{Opened, Store},
 };
@@ -48,6 +50,8 @@ pub(super) struct Failed {
     pub(super) why: Arc<str>,
     /// The commit that has failed, if one has.
     pub(super) commit: Option<u64>,
+    /// What the disk held, if it was not a commit that failed.
+    pub(super) held: Option<Clean>,
     pub(super) again_at: Instant,
     pub(super) delay: Duration,
 }
@@ -80,7 +84,8 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             .lock()
             .clone_from(&verdict.recovery);
         committer
-            .settle_in(&verdict)
+            .say_voids(&verdict)
+            .and_then(|()| committer.settle_in(&verdict))
             .map_err(|error| OpenError::Io {
                 action: "write to",
                 path: committer.options.path.clone(),
@@ -178,14 +183,18 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     fn take(&mut self, command: Command, gathered: &mut Gathered) -> ControlFlow<()> {
         match command {
             Command::Read(wanted, _room, answer) => {
-                let _ = answer.send(self.look(|store, _| read(store, wanted)));
+                let _ = answer.send(self.look(|store, _, ring| read(store, ring, wanted)));
                 gathered.looks += 1;
             }
             Command::Parked(page, _room, answer) => {
-                let _ = answer.send(self.look(|store, ledger| parked(store, ledger, page)));
+                let _ =
+                    answer.send(self.look(|store, ledger, ring| parked(store, ring, ledger, page)));
             }
             Command::Write(write) => gathered.add(write),
             Command::Wake => self.noting_since = Some(Instant::now()),
+            Command::Keys(_room, answer) => {
+                let _ = answer.send(self.look(|store, _, _| Ok(store.keys())));
+            }
             Command::Close(_room, answer) => {
                 gathered.close = Some(answer);
                 return ControlFlow::Break(());
@@ -201,12 +210,13 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
     /// What can't be read, or is not what was written, is found out about by opening it again.
     fn look<T>(
         &mut self,
-        at: impl FnOnce(&S, &Ledger) -> Result<T, StoreError>,
+        at: impl FnOnce(&S, &Ledger, &Ring) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let State::Open { store, ledger } = &self.state else {
             return Err(self.refusal());
         };
-        catch_unwind(AssertUnwindSafe(|| at(store, ledger)))
+        let ring = &self.options.ring;
+        catch_unwind(AssertUnwindSafe(|| at(store, ledger, ring)))
             .unwrap_or_else(|panic| Err(StoreError::Unreadable(panicked(&*panic))))
             .map_err(|error| self.fail(error, None))
     }

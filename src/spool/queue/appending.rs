@@ -181,7 +181,15 @@ impl<T: Spoolable> Queue<T> {
     pub(super) fn encode(&mut self, batch: &Batch<T>) -> Encoded {
         let written = unix_ms(SystemTime::now());
         let acknowledged = self.lane.acknowledged();
-        let mut writer = Writer::new(self.id, &self.name, batch.first(), acknowledged, written);
+        let overhead = self.shared.disk.overhead();
+        let mut writer = Writer::new(
+            self.id,
+            &self.name,
+            batch.first(),
+            acknowledged,
+            written,
+            overhead,
+        );
         let Self {
             shared,
             slot,
@@ -319,7 +327,11 @@ impl<T: Spoolable> Queue<T> {
                         Some(failure) if failure.may_have_landed() => Landed::Maybe,
                         _ => error.landed(),
                     };
-                    Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, landed))
+                    let kind = match error {
+                        StoreError::Full(_) => ErrorKind::SpoolFull,
+                        _ => ErrorKind::Spool,
+                    };
+                    Error::new(kind, Verdict::new(Class::Outage, landed))
                         .with_cause(error.to_string())
                 };
                 self.refuse(waiters, failed);

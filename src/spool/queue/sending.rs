@@ -294,6 +294,7 @@ impl<T: Spoolable> Queue<T> {
             "Redis refuses records for good; they are parked"
         );
         let parked_ms = unix_ms(SystemTime::now());
+        let overhead = self.shared.disk.overhead();
         let parked = batch
             .iter()
             .zip(batch.records())
@@ -309,6 +310,7 @@ impl<T: Spoolable> Queue<T> {
                     parked_ms,
                     attempts: sent.refused() + 1,
                     record: bytes.into(),
+                    overhead,
                 }
             })
             .collect();

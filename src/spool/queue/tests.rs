@@ -47,6 +47,7 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
         generation_bytes: options.generation_bytes,
         min_free: None,
         stalled_after: options.stalled_after,
+        ring: Arc::default(),
         metrics: options.metrics.clone(),
     };
     let store = MemoryStore::default();

@@ -53,6 +53,7 @@ impl Bench {
             generation_bytes: options.generation_bytes,
             min_free: None,
             stalled_after: options.stalled_after,
+            ring: Arc::default(),
             metrics: options.metrics.clone(),
         };
         let (disk, left) = Disk::open(&disk_options).expect("an empty directory opens");
@@ -83,7 +84,7 @@ impl Bench {
     }
 
     async fn write(&self, lane: LaneId, span: Span) {
-        let mut writer = Writer::new(lane, "notes", span.first, 0, 0);
+        let mut writer = Writer::new(lane, "notes", span.first, 0, 0, 0);
         for _ in span.first..=span.last {
             assert!(writer.push_if(
                 |into| Note.encode(into),

@@ -13,6 +13,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ pub(super) use self::adopt::Adoption;
 use super::{
     Recovery, SpoolOptions,
     commit::{Disk, DiskOptions, Left},
+    crypt::{Keys, Ring},
     dir::failed,
     error::OpenError,
     options::DAY,
@@ -188,11 +190,8 @@ pub(super) async fn open(options: &SpoolOptions) -> Result<Opened, OpenError> {
 /// What opening the spool would find: see [`Disk::verify`].
 pub(super) async fn verify(options: &SpoolOptions) -> Result<Recovery, OpenError> {
     let path = options.dir.path().to_owned();
-    let disk = DiskOptions {
-        path: path.clone(),
-        ..Opening::new(options).disk
-    };
-    blocking(path, move || Disk::verify(&disk)).await
+    let opening = Opening::new(options);
+    blocking(path.clone(), move || Disk::verify(&opening.at(path, true)?)).await
 }
 
 /// Runs what takes its time, in a thread for that.
@@ -209,6 +208,7 @@ async fn blocking<V: Send + 'static>(
 /// How a spool is opened, wherever it is.
 struct Opening {
     disk: DiskOptions,
+    keys: Option<Keys>,
 }
 
 impl Opening {
@@ -222,16 +222,27 @@ impl Opening {
                 generation_bytes: options.generation_bytes,
                 min_free: options.min_free_disk,
                 stalled_after: options.stalled_after,
+                ring: Arc::default(),
                 metrics: options.metrics.clone(),
             },
+            keys: options.keys.clone(),
         }
     }
 
-    fn open(&self, place: Place) -> Result<Opened, OpenError> {
-        let options = DiskOptions {
-            path: place.path(),
+    /// With the keys that it takes. Those that have been altered are looked for at once in all chunks, or
+    /// where they are read.
+    fn at(&self, path: PathBuf, all: bool) -> Result<DiskOptions, OpenError> {
+        let ring = Ring::new(self.keys.clone(), all);
+        let ring = ring.map_err(|trouble| OpenError::key(&path, trouble))?;
+        Ok(DiskOptions {
+            path,
+            ring: Arc::new(ring),
             ..self.disk.clone()
-        };
+        })
+    }
+
+    fn open(&self, place: Place) -> Result<Opened, OpenError> {
+        let options = self.at(place.path(), self.disk.strict)?;
         let (disk, left) = Disk::open(&options)?;
         // Also for who opens a slot by its path, as a tool does, and may leave records there.
         let slot = place.slot().cloned().or_else(|| Slot::at(&options.path));

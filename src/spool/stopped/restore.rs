@@ -84,6 +84,7 @@ impl Index {
             Some(parked) => parked,
             None => parked_ids(disk).await?,
         };
+        let overhead = disk.overhead();
         let (mut waiting, mut refused) = (Vec::new(), Vec::new());
         for record in records {
             let at = ParkedId::new(record.lane, record.number);
@@ -103,7 +104,7 @@ impl Index {
             }
             done.written += 1;
             if record.refusal.is_some() {
-                refused.extend(as_parked(record));
+                refused.extend(as_parked(record, overhead));
             } else {
                 waiting.push(record);
             }
@@ -121,7 +122,7 @@ impl Index {
             kept.map_err(|error| disk_failed(&error))?;
         }
         if !waiting.is_empty() {
-            let kept = disk.append(chunks(waiting)).await;
+            let kept = disk.append(chunks(waiting, overhead)).await;
             kept.map_err(|error| disk_failed(&error))?;
         }
         self.lanes = lanes;
@@ -168,7 +169,7 @@ fn check(record: &Record) -> Result<(), &'static str> {
 const LAST_NUMBER: u64 = 1 << 53;
 const LONGEST_REASON: usize = 64 << 10;
 
-fn as_parked(record: Record) -> Option<Parked> {
+fn as_parked(record: Record, overhead: usize) -> Option<Parked> {
     let refusal = record.refusal?;
     Some(Parked {
         lane: record.lane,
@@ -178,11 +179,12 @@ fn as_parked(record: Record) -> Option<Parked> {
         parked_ms: unix_ms(record.written),
         attempts: refusal.attempts,
         record: record.bytes,
+        overhead,
     })
 }
 
 /// Neighbours that were written together are together again.
-fn chunks(mut records: Vec<Record>) -> Vec<Chunk> {
+fn chunks(mut records: Vec<Record>, overhead: usize) -> Vec<Chunk> {
     records.sort_by_key(|record| (record.lane, record.number));
     let mut chunks = Vec::new();
     for run in records.chunk_by(|one, next| {
@@ -198,6 +200,7 @@ fn chunks(mut records: Vec<Record>) -> Vec<Chunk> {
             first.number,
             first.acknowledged,
             unix_ms(first.written),
+            overhead,
         );
         for record in run {
             writer.push_if(|into| into.extend_from_slice(&record.bytes), |_| true);

@@ -46,6 +46,9 @@ impl Active {
     pub(super) fn apply(&mut self, chunks: Vec<Chunk>) -> Result<(), StoreError> {
         for chunk in &chunks {
             self.contents.add(chunk.key, chunk.records, chunk.bytes());
+            if let Some(key) = chunk.encrypted_with() {
+                self.contents.needs(key);
+            }
         }
         let accesses: Vec<(Key, usize)> = chunks
             .iter()
@@ -79,7 +82,7 @@ impl Active {
     /// own cache to chance.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
         let synced = self.file.sync_data();
-        synced.map_err(|error| unwritten(&error))
+        synced.map_err(|error| StoreError::unwritten(&error))
     }
 
     /// The next chunks of a lane. Stops at the first error: sled's iterators repeat it for ever.
@@ -159,8 +162,11 @@ const NO_KEY: [u8; 1] = [0xff];
 
 const CACHE_BYTES: u64 = 32 << 20;
 
-fn unwritten(error: &dyn Display) -> StoreError {
-    StoreError::Unknown(error.to_string().into())
+fn unwritten(error: &sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) => StoreError::unwritten(error),
+        other => StoreError::Unknown(other.to_string().into()),
+    }
 }
 
 fn unread(error: &dyn Display) -> StoreError {

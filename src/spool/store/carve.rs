@@ -9,7 +9,10 @@ use std::{fs::File, io, os::unix::fs::FileExt as _};
 use bytes::Bytes;
 use memchr::memmem;
 
-use crate::spool::chunk::{FIXED, Frame, LONGEST, MAGIC, SpoolId, whole_length};
+use crate::spool::{
+    chunk::{FIXED, Frame, LONGEST, MAGIC, SpoolId, whole_length},
+    crypt::Ring,
+};
 
 /// Shows each sound chunk of the spool `id`, or of any, where it begins and what it is. Says where there
 /// is something that begins like one and is none, or none any more.
@@ -23,6 +26,7 @@ use crate::spool::chunk::{FIXED, Frame, LONGEST, MAGIC, SpoolId, whole_length};
 pub(super) fn carve(
     file: &File,
     id: Option<SpoolId>,
+    ring: &Ring,
     mut visit: impl FnMut(u64, Frame),
 ) -> io::Result<Vec<u64>> {
     let size = file.metadata()?.len();
@@ -46,12 +50,12 @@ pub(super) fn carve(
             at += found;
             match look(&window, at) {
                 Look::Whole(value) => match Frame::find(&value) {
-                    Ok(frame) if id.is_none_or(|id| id == frame.spool) => {
+                    Ok(frame) if id.is_some_and(|id| id != frame.spool) => at += value.len(),
+                    Ok(frame) if ring.takes(&frame) => {
                         visit(offset + at as u64, frame);
                         at += value.len();
                     }
-                    Ok(_) => at += value.len(),
-                    Err(_) => {
+                    Ok(_) | Err(_) => {
                         note(&mut broken, offset + at as u64);
                         at += MAGIC.len();
                     }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Live;
-use crate::spool::chunk::{Key, Kind, LaneId};
+use crate::spool::{
+    chunk::{Key, Kind, LaneId},
+    crypt::KeyId,
+};
 
 /// The lanes and the parked records of a generation.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +15,7 @@ pub(in crate::spool) struct Contents {
     told: BTreeSet<LaneId>,
     lanes: BTreeMap<LaneId, Extent>,
     parked: BTreeMap<(LaneId, u64), u64>,
+    keys: BTreeSet<KeyId>,
 }
 
 /// What there is of a lane.
@@ -49,6 +53,16 @@ impl Contents {
             told: self.told.clone(),
             ..Self::default()
         }
+    }
+
+    /// Some of it is encrypted with this key.
+    pub(super) fn needs(&mut self, key: KeyId) {
+        self.keys.insert(key);
+    }
+
+    /// The keys that something of it is encrypted with.
+    pub(super) fn keys(&self) -> impl Iterator<Item = KeyId> {
+        self.keys.iter().copied()
     }
 
     /// Whether it says anything of this lane.

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     fs::File,
     io,
     ops::{ControlFlow, RangeInclusive},
@@ -22,8 +23,9 @@ use super::{
 use crate::spool::{
     audit::Audit,
     chunk::{Chunk, Key, Kind, LaneId, SpoolId, Voids},
+    crypt::{KeyId, Ring},
     dir::{Clean, Directory, Space, failed},
-    error::{OpenError, StoreError},
+    error::{OpenError, StoreError, is_full},
 };
 
 /// Opens the store of a directory, as often as it has to be.
@@ -34,6 +36,7 @@ pub(in crate::spool) struct Opener {
     pub(in crate::spool) strict: bool,
     /// How large the file of a generation gets before the next one is begun.
     pub(in crate::spool) generation_bytes: u64,
+    pub(in crate::spool) ring: Arc<Ring>,
 }
 
 impl Opener {
@@ -45,10 +48,10 @@ impl Opener {
         let mut audit = Audit::default();
         let mut id = directory.id();
         let (mut sealed, mut empty, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
-        let mut set_aside = 0;
+        let mut unreadable = Vec::new();
         for number in &numbers {
             let path = directory.generation(*number);
-            match Carved::read(&path, &mut id, &mut audit) {
+            match Carved::read(&path, &mut id, &self.ring, &mut audit) {
                 Ok(Some(carved)) => {
                     damaged.extend(carved.broken.iter().map(|offset| (*number, *offset)));
                     if clean.is_none() {
@@ -56,7 +59,13 @@ impl Opener {
                         let synced = carved.file.sync_data();
                         synced.map_err(failed("sync", &path))?;
                     }
-                    let found = Sealed::new(*number, carved.contents, carved.file, carved.id);
+                    let found = Sealed::new(
+                        *number,
+                        carved.contents,
+                        carved.file,
+                        carved.id,
+                        self.ring.clone(),
+                    );
                     let mut found = found.map_err(failed("look at", &path))?;
                     found.commits = carved.commits;
                     sealed.push(found);
@@ -65,12 +74,12 @@ impl Opener {
                 Err(error) if self.strict => return Err(failed("read", &path)(error)),
                 Err(error) => {
                     tracing::error!(?path, %error, "a generation of the spool cannot be read");
-                    directory.set_aside_generation(*number)?;
-                    set_aside += 1;
+                    unreadable.push(*number);
                 }
             }
         }
         let id = id.unwrap_or_else(SpoolId::fresh);
+        let set_aside = unreadable.len() as u64;
         let store = Generations {
             directory: directory.clone(),
             id,
@@ -79,7 +88,9 @@ impl Opener {
             sealed,
             active: None,
             empty,
+            unreadable,
             damaged,
+            ring: self.ring.clone(),
             awake: RefCell::default(),
         };
         Ok(Opened {
@@ -103,7 +114,12 @@ struct Carved {
 
 impl Carved {
     /// `None` if there is no chunk in it. With no `id` to go by, that of the first chunk counts.
-    fn read(path: &Path, id: &mut Option<SpoolId>, audit: &mut Audit) -> io::Result<Option<Self>> {
+    fn read(
+        path: &Path,
+        id: &mut Option<SpoolId>,
+        ring: &Ring,
+        audit: &mut Audit,
+    ) -> io::Result<Option<Self>> {
         let file = match File::open(path.join("db")) {
             // A generation that was never written to.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -111,7 +127,7 @@ impl Carved {
         };
         let mut known = *id;
         let mut is_empty = true;
-        let broken = carve(&file, *id, |_, frame| {
+        let broken = carve(&file, *id, ring, |_, frame| {
             if *known.get_or_insert(frame.spool) == frame.spool {
                 is_empty = false;
                 audit.see(&frame);
@@ -125,6 +141,9 @@ impl Carved {
             contents.add(chunk.key, chunk.count, chunk.bytes.into());
             first = first.min(chunk.commit);
             last = last.max(chunk.commit);
+            if let Some(key) = chunk.encrypted_with {
+                contents.needs(key);
+            }
         }
         Ok(known
             .filter(|_| !is_empty || !broken.is_empty())
@@ -141,7 +160,7 @@ impl Carved {
 fn create(directory: &Directory, number: u64) -> Result<Active, OpenError> {
     let path = directory.generation(number);
     let active = match Active::create(number, &path) {
-        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+        Err(OpenError::Io { source, .. }) if is_full(&source) => {
             directory.ballast().release();
             // What the first try has left is not to be opened.
             let _ = std::fs::remove_dir_all(&path);
@@ -165,10 +184,13 @@ pub(in crate::spool) struct Generations {
     active: Option<Active>,
     /// Generations that were found with nothing in them.
     empty: Vec<u64>,
+    /// Those that could not be read.
+    unreadable: Vec<u64>,
     /// Where something was found that is no chunk any more, or never was a whole one.
     damaged: Vec<(u64, u64)>,
     /// Those that were read from last, by their number: they know where their chunks are.
     awake: RefCell<Vec<u64>>,
+    ring: Arc<Ring>,
 }
 
 impl Generations {
@@ -201,6 +223,11 @@ impl Generations {
             })
         });
         active.chain(sealed).collect()
+    }
+
+    fn contents(&self) -> impl Iterator<Item = &Contents> {
+        let sealed = self.sealed.iter().map(|sealed| &sealed.contents);
+        sealed.chain(self.active.iter().map(|active| &active.contents))
     }
 
     /// A new generation takes what is written from here on.
@@ -243,6 +270,9 @@ impl Store for Generations {
         self.directory.remove_clean()?;
         if self.directory.id().is_none() {
             self.directory.restore_id(self.id)?;
+        }
+        for number in std::mem::take(&mut self.unreadable) {
+            self.directory.set_aside_generation(number)?;
         }
         for number in std::mem::take(&mut self.empty) {
             self.directory.remove_generation(number)?;
@@ -291,11 +321,11 @@ impl Store for Generations {
         }
         if let Some(full) = self.active.take() {
             let (number, contents, file) = full.seal();
-            let sealed =
-                Sealed::new(number, contents, file, self.id).map_err(|error| unwritten(&error))?;
+            let sealed = Sealed::new(number, contents, file, self.id, self.ring.clone())
+                .map_err(|error| StoreError::unwritten(&error))?;
             self.sealed.push(sealed);
         }
-        self.go_on().map_err(|error| unwritten(&error))?;
+        self.go_on().map_err(|error| undone(&error))?;
         Ok(true)
     }
 
@@ -309,6 +339,7 @@ impl Store for Generations {
             &sizes,
             active,
             taken.saturating_sub(self.generation_bytes),
+            self.generation_bytes / 4,
             live,
         )
     }
@@ -333,7 +364,7 @@ impl Store for Generations {
             .borrow_mut()
             .retain(|number| *number != sealed.number);
         let removed = self.directory.remove_generation(sealed.number);
-        removed.map_err(|error| unwritten(&error))
+        removed.map_err(|error| undone(&error))
     }
 
     fn poke(&self) -> Option<Arc<dyn Fn() + Send + Sync>> {
@@ -359,10 +390,12 @@ impl Store for Generations {
         kept.count() as u64
     }
 
+    fn keys(&self) -> BTreeSet<KeyId> {
+        self.contents().flat_map(Contents::keys).collect()
+    }
+
     fn has(&self, lane: LaneId) -> bool {
-        let sealed = self.sealed.iter().map(|sealed| &sealed.contents);
-        let mut all = sealed.chain(self.active.iter().map(|active| &active.contents));
-        all.any(|contents| contents.has(lane))
+        self.contents().any(|contents| contents.has(lane))
     }
 
     fn release_ballast(&self) {
@@ -378,7 +411,7 @@ impl Store for Generations {
             active.seal();
         }
         let written = self.directory.write_clean(clean);
-        written.map_err(|error| unwritten(&error))
+        written.map_err(|error| undone(&error))
     }
 }
 
@@ -386,12 +419,14 @@ fn no_generation() -> StoreError {
     StoreError::Unknown("there is no generation to write to".into())
 }
 
-fn unwritten(error: &dyn std::error::Error) -> StoreError {
-    let mut said = error.to_string();
-    if let Some(source) = error.source() {
-        said = format!("{said}: {source}");
+fn undone(error: &OpenError) -> StoreError {
+    match error {
+        OpenError::Io { source, .. } if is_full(source) => {
+            StoreError::NoRoom(error.to_string().into())
+        }
+        OpenError::Io { source, .. } => StoreError::Unknown(format!("{error}: {source}").into()),
+        other => StoreError::Unknown(other.to_string().into()),
     }
-    StoreError::Unknown(said.into())
 }
 
 /// sled's file is no longer than that before a chunk is in it.

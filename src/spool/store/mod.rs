@@ -20,7 +20,7 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 
@@ -28,6 +28,7 @@ pub(super) use self::{contents::Contents, generations::Opener, reclaim::Reclaim}
 use super::{
     audit::Audit,
     chunk::{Chunk, Key, Kind, LaneId, SpoolId, Voids},
+    crypt::KeyId,
     dir::{Clean, Space},
     error::{OpenError, StoreError},
 };
@@ -90,6 +91,11 @@ pub(super) trait Store {
     /// Something is missing: keeps what was found damaged for somebody to look at. Says how many pieces.
     fn keep_damaged(&mut self) -> u64 {
         0
+    }
+
+    /// The keys that something of it is encrypted with.
+    fn keys(&self) -> BTreeSet<KeyId> {
+        BTreeSet::new()
     }
 
     /// Whether any generation has something of this lane.

@@ -20,11 +20,14 @@ pub(in crate::spool) struct Reclaim {
 
 impl Reclaim {
     /// The oldest that can go of generations with their sizes, which are not written to any more and in the
-    /// order of their numbers, beside the one that is. All together take up so much more than one of them.
+    /// order of their numbers, beside the one that is. All together take up so much more than one of them. Of
+    /// many, those below `small` are put together: it is well below the size at which the next one begins, or
+    /// that would never end.
     pub(in crate::spool) fn plan(
         sealed: &[(u64, u64, &Contents)],
         active: Option<&Contents>,
         taken: u64,
+        small: u64,
         live: &dyn Live,
     ) -> Option<Self> {
         let contents = sealed.iter().map(|(.., contents)| *contents).chain(active);
@@ -38,7 +41,7 @@ impl Reclaim {
                 .enumerate()
                 .find_map(|(at, ((_, size, _), bytes))| {
                     let is_remnant = is_too_much && bytes <= size / COPY_SHARE;
-                    let is_small = is_many && *size <= 2 * COPY_BYTES;
+                    let is_small = is_many && *size <= small.min(2 * COPY_BYTES);
                     let is_copied = bytes <= COPY_BYTES && (is_remnant || is_small);
                     (bytes == 0 || is_copied).then_some((at, bytes))
                 })?;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::{Begin, Entry, Live, carve::carve, contents::Contents};
 use crate::spool::{
     chunk::{Chunk, Frame, Key, Kind, LONGEST, LaneId, SpoolId, Voids},
+    crypt::Ring,
     error::StoreError,
 };
 
@@ -37,6 +38,7 @@ pub(super) struct Sealed {
     id: SpoolId,
     /// What was written by these commits is not shown.
     voids: Arc<Voids>,
+    ring: Arc<Ring>,
     /// Made when it is first read from, in the order of the keys.
     index: Mutex<Option<Arc<[Place]>>>,
 }
@@ -47,6 +49,7 @@ impl Sealed {
         contents: Contents,
         file: File,
         id: SpoolId,
+        ring: Arc<Ring>,
     ) -> io::Result<Self> {
         Ok(Self {
             number,
@@ -56,6 +59,7 @@ impl Sealed {
             id,
             commits: 0..=0,
             voids: Arc::default(),
+            ring,
             index: Mutex::new(None),
         })
     }
@@ -158,7 +162,7 @@ impl Sealed {
             return Ok(index.clone());
         }
         let mut found = Vec::new();
-        carve(&self.file, Some(self.id), |offset, frame| {
+        carve(&self.file, Some(self.id), &self.ring, |offset, frame| {
             let holds_records = matches!(frame.key.kind(), Kind::Waiting | Kind::Parked);
             if holds_records && self.voids.let_count_frame(&frame) {
                 let place = Place {

@@ -88,7 +88,7 @@ impl World {
 
     fn write_records(&mut self, lane: LaneId, sizes: &[usize], after: &mut Model) -> Vec<Chunk> {
         let first = self.next[&lane];
-        let mut writer = Writer::new(lane, "q", first, 0, 1);
+        let mut writer = Writer::new(lane, "q", first, 0, 1, 0);
         for (number, size) in (first..).zip(sizes) {
             self.salt += 1;
             let mut record = self.salt.to_le_bytes().to_vec();
@@ -204,9 +204,13 @@ impl World {
                     )
                 })
                 .collect();
-            let Some(reclaim) =
-                Reclaim::plan(&sizes, Some(&active.contents), u64::MAX, &self.ledger)
-            else {
+            let Some(reclaim) = Reclaim::plan(
+                &sizes,
+                Some(&active.contents),
+                u64::MAX,
+                u64::MAX,
+                &self.ledger,
+            ) else {
                 return;
             };
             self.commit(
