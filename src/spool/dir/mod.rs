@@ -192,7 +192,12 @@ fn check_owner(path: &Path) -> Result<(), OpenError> {
 }
 
 fn check_place(path: &Path, network: bool) -> Result<(), OpenError> {
-    match kind(path).map_err(failed("look at the file system of", path))? {
+    let kind = kind(path).map_err(failed("look at the file system of", path))?;
+    judge(path, kind, network)
+}
+
+fn judge(path: &Path, kind: Kind, network: bool) -> Result<(), OpenError> {
+    match kind {
         Kind::Network(name) if !network => Err(OpenError::Network {
             path: path.into(),
             name,

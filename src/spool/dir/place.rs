@@ -15,8 +15,13 @@ pub(super) enum Kind {
 
 #[cfg(target_os = "linux")]
 pub(super) fn kind(path: &Path) -> io::Result<Kind> {
-    // The numbers are those of statfs(2).
-    Ok(match rustix::fs::statfs(path)?.f_type as u32 {
+    Ok(of_type(rustix::fs::statfs(path)?.f_type as u32))
+}
+
+/// The numbers are those of statfs(2).
+#[cfg(target_os = "linux")]
+fn of_type(number: u32) -> Kind {
+    match number {
         0x0102_1994 => Kind::Memory("tmpfs"),
         0x8584_58f6 => Kind::Memory("ramfs"),
         0x0000_6969 => Kind::Network("NFS"),
@@ -25,7 +30,7 @@ pub(super) fn kind(path: &Path) -> io::Result<Kind> {
         0x00c3_6400 => Kind::Network("Ceph"),
         0x0102_1997 => Kind::Network("9P"),
         _ => Kind::Disk,
-    })
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -48,5 +53,28 @@ impl Space {
             free: found.f_bavail.saturating_mul(found.f_frsize),
             total: found.f_blocks.saturating_mul(found.f_frsize),
         })
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_disk_is_known_by_its_number() {
+        for (number, name) in [
+            (rustix::fs::NFS_SUPER_MAGIC as u32, "NFS"),
+            (0x517b, "SMB"),
+            (0xff53_4d42, "SMB"),
+            (0x00c3_6400, "Ceph"),
+        ] {
+            assert_eq!(of_type(number), Kind::Network(name));
+        }
+        assert_eq!(of_type(0x0102_1994), Kind::Memory("tmpfs"));
+        // ext4, XFS and btrfs.
+        for number in [0xef53, 0x5846_5342, 0x9123_683e] {
+            assert_eq!(of_type(number), Kind::Disk);
+        }
+        assert_eq!(kind(Path::new("/proc")).unwrap(), Kind::Disk);
     }
 }

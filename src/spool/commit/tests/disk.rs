@@ -148,3 +148,53 @@ async fn the_largest_chunks_stay_out_of_blobs() {
     let blobs = fs::read_dir(scratch.path().join("gen-1/blobs")).unwrap();
     assert_eq!(blobs.count(), 0);
 }
+
+#[tokio::test]
+async fn nothing_is_lost_with_the_small_files() {
+    let scratch = Scratch::new();
+    let (disk, _) = open(&scratch);
+    let lane = LaneId::fresh();
+    disk.append(chunks(lane, 1, &[b"a", b"b"])).await.unwrap();
+    disk.done(done(lane, 1, 1));
+    disk.close().await.unwrap();
+    for name in ["FORMAT", "CLEAN"] {
+        let path = scratch.path().join(name);
+        let format = fs::read(scratch.path().join("FORMAT")).unwrap();
+        let length = fs::metadata(&path).unwrap().len() as usize;
+        for at in (0..=length).step_by(if name == "FORMAT" { 1 } else { 5 }) {
+            for spoil in [true, false] {
+                if !spoil && at % 10 > 0 {
+                    continue;
+                }
+                let mut bytes = fs::read(&path).unwrap();
+                if spoil && at < bytes.len() {
+                    bytes[at] ^= 1 << (at % 7);
+                } else {
+                    bytes.truncate(at);
+                }
+                fs::write(&path, bytes).unwrap();
+                let (disk, left) = open(&scratch);
+                let what = format!("{name} {at} {spoil}");
+                assert!(!disk.recovery().has_loss(), "{what}");
+                assert_eq!(
+                    (left.lanes[0].first, left.lanes[0].records),
+                    (2, 1),
+                    "{what}"
+                );
+                let held = disk.read(lane, 2, 9, 9999).await.unwrap();
+                assert_eq!(held[0].records, ["a", "b"], "{what}");
+                disk.close().await.unwrap();
+                // The case of a checksum, and what ends its line, are not looked at.
+                let now = fs::read(scratch.path().join("FORMAT")).unwrap();
+                let bare = |text: &[u8]| text.to_ascii_lowercase().trim_ascii_end().to_owned();
+                let end = |text: &[u8]| text.strip_suffix(b"\x0b").unwrap_or(text).to_owned();
+                assert_eq!(end(&bare(&now)), bare(&format), "{what}");
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        let (disk, left) = open(&scratch);
+        assert_eq!(left.lanes[0].records, 1, "without {name}");
+        disk.close().await.unwrap();
+        assert_eq!(fs::read(scratch.path().join("FORMAT")).unwrap(), format);
+    }
+}

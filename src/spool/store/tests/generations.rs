@@ -57,6 +57,7 @@ impl Bench {
         let opener = Opener {
             directory: directory.clone(),
             strict: false,
+            ring: Arc::default(),
             // Every commit rolls over that is asked to.
             generation_bytes: 1,
         };
@@ -263,6 +264,7 @@ fn what_is_missing_may_have_been_in_a_file_of_zeros_which_is_kept() {
     let opener = Opener {
         directory,
         strict: false,
+        ring: Arc::default(),
         generation_bytes: 1,
     };
     let mut opened = opener.open().unwrap();
@@ -283,6 +285,7 @@ fn a_void_commit_is_not_read_and_keeps_no_room() {
     let opener = Opener {
         directory: bench.directory.clone().unwrap(),
         strict: false,
+        ring: Arc::default(),
         generation_bytes: 1,
     };
     let opened = opener.open().unwrap();
