@@ -12,6 +12,7 @@ use std::{
 
 use futures_util::future::join_all;
 use rand::{Rng as _, rngs::SmallRng};
+use rustix::fs::{FlockOperation, flock};
 use seawall::{
     chaos::wait_until,
     error::ErrorKind,
@@ -178,6 +179,7 @@ enum Again {
 async fn a_life(disk: PathBuf, min_free: Option<u64>, again: Again, seed: u64) -> (usize, usize) {
     let mut dice = dice(seed);
     let path = disk.join("spool");
+    let copy = tempfile::tempdir().unwrap();
     let far = Far::out();
     let mut books = Books::default();
     let (mut spool, mut line) = open(options(&path, min_free), &far).await.unwrap();
@@ -198,10 +200,13 @@ async fn a_life(disk: PathBuf, min_free: Option<u64>, again: Again, seed: u64) -
             // That it cannot say how it was closed is no loss.
             let _ = spool.shutdown(Duration::ZERO).await;
         }
-        Again::Killed => {}
+        Again::Killed => template::copy(&path, copy.path()),
     }
     if !matches!(again, Again::No) {
         drop((spool, line));
+        if matches!(again, Again::Killed) {
+            put_back(copy.path(), &path).await;
+        }
         if others {
             filler.fill();
         }
@@ -243,6 +248,23 @@ async fn a_life(disk: PathBuf, min_free: Option<u64>, again: Again, seed: u64) -
     drained(&spool, &far).await;
     books.balance(&far);
     (books.acknowledged.len(), books.refused.len())
+}
+
+/// What was there before the last word of whoever had it open.
+async fn put_back(copy: &Path, path: &Path) {
+    wait_until("the lock", PLENTY, || async {
+        let lock = File::open(path.join("LOCK")).unwrap();
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+    })
+    .await
+    .unwrap();
+    std::fs::remove_dir_all(path).unwrap();
+    template::copy(copy, path);
+    // Its copy may have holes.
+    let ballast = path.join("BALLAST");
+    if let Ok(file) = ballast.metadata() {
+        std::fs::write(ballast, vec![0; file.len() as usize]).unwrap();
+    }
 }
 
 fn full(name: &str, disks: &'static [Disk]) {

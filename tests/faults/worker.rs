@@ -7,7 +7,11 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{self, Receiver},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -63,10 +67,13 @@ impl Orders {
             }
         };
         say("open");
+        let gap = watch_runtime();
         let mut dice = dice(1);
         let mut id = 0;
+        let mut slowest = Duration::ZERO;
         for round in 0..self.rounds {
             let mut handed_in = Vec::new();
+            let since = Instant::now();
             for _ in 0..10 {
                 id += 1;
                 let padding = if dice.random_bool(0.05) {
@@ -81,12 +88,15 @@ impl Orders {
             for (id, queue, receipt) in handed_in {
                 tell(id, &queue, tokio::time::timeout(PLENTY, receipt).await.ok());
             }
+            slowest = slowest.max(since.elapsed());
             // So that there is something to note, and something to give back.
             far.take(if round == self.rounds / 2 { 15 } else { 3 });
             tokio::time::sleep(Duration::from_millis(20)).await;
             far.take(0);
         }
         say("loaded");
+        say(&format!("slowest {}", slowest.as_millis()));
+        say(&format!("ready {:?}", spool.readiness()));
         tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()))
             .await
             .unwrap()
@@ -103,6 +113,8 @@ impl Orders {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         say("works");
+        say(&format!("gap {}", gap.load(Relaxed)));
+        say(&format!("ready {:?}", spool.readiness()));
         far.take(u64::MAX);
         let drained = wait_until("an empty spool", PLENTY, || async {
             spool.stats().records == 0
@@ -116,6 +128,20 @@ impl Orders {
             Err(error) => say(&format!("broken {error}")),
         }
     }
+}
+
+/// The longest time in milliseconds for which the runtime did nothing.
+fn watch_runtime() -> Arc<AtomicU64> {
+    let longest = Arc::new(AtomicU64::new(0));
+    let watched = longest.clone();
+    tokio::spawn(async move {
+        loop {
+            let since = Instant::now();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            watched.fetch_max(since.elapsed().as_millis() as u64, Relaxed);
+        }
+    });
+    longest
 }
 
 fn tell(id: u64, queue: &str, answer: Option<Result<seawall::spool::Receipt, Error>>) {

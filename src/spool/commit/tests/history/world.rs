@@ -204,9 +204,13 @@ impl World {
                     )
                 })
                 .collect();
-            let Some(reclaim) =
-                Reclaim::plan(&sizes, Some(&active.contents), u64::MAX, u64::MAX, &self.ledger)
-            else {
+            let Some(reclaim) = Reclaim::plan(
+                &sizes,
+                Some(&active.contents),
+                u64::MAX,
+                u64::MAX,
+                &self.ledger,
+            ) else {
                 return;
             };
             self.commit(
