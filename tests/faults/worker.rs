@@ -13,7 +13,7 @@ use std::{
         mpsc::{self, Receiver},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rand::Rng as _;
@@ -21,9 +21,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use seawall::{
     Error,
     chaos::wait_until,
-    spool::{LaneId, SpoolOptions, Spoolable as _},
+    spool::{LaneId, SpoolOptions},
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tower::Service as _;
 
 use crate::{PLENTY, dice, far::Far, record::Record, template};
@@ -261,10 +262,6 @@ impl Worker {
         }
     }
 
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
     /// Reads on to the line that begins with `wanted`, and gives the rest of it.
     pub(crate) fn until(&mut self, wanted: &str) -> Result<String, String> {
         self.until_any(&[wanted]).map(|(_, rest)| rest)
@@ -300,7 +297,7 @@ impl Worker {
         if let Some(tracer) = self.tracer() {
             let _ = kill_process(tracer, Signal::TERM);
             while self.tracer() == Some(tracer) {
-                thread::sleep(Duration::from_millis(1));
+                thread::yield_now();
             }
         }
     }
