@@ -158,6 +158,7 @@ impl Carved {
 }
 
 fn create(directory: &Directory, number: u64) -> Result<Active, OpenError> {
+    directory.check()?;
     let path = directory.generation(number);
     let active = match Active::create(number, &path) {
         Err(OpenError::Io { source, .. }) if is_full(&source) => {
