@@ -19,6 +19,10 @@ use crate::spool::{
 ///
 /// What is inside of a sound chunk is its payload, and not looked at. Memory: one window, unless the visitor
 /// keeps a frame.
+///
+/// # Errors
+///
+/// Nothing of it can be read.
 pub(super) fn carve(
     file: &File,
     id: Option<SpoolId>,
@@ -30,9 +34,12 @@ pub(super) fn carve(
     let mut broken = Vec::new();
     let mut offset = 0;
     let mut room = Vec::new();
+    let (mut readable, mut unreadable) = (false, None);
     while offset < size {
         let length = WINDOW.min(usize::try_from(size - offset).unwrap_or(WINDOW));
-        let window = read(file, offset, length, room)?;
+        let (window, failure) = read(file, offset, length, room);
+        readable |= failure.is_none();
+        unreadable = failure.or(unreadable);
         let is_last = offset + window.len() as u64 >= size;
         let mut at = 0;
         let next = loop {
@@ -67,7 +74,10 @@ pub(super) fn carve(
         // The same memory again: large pieces that come and go are not given back by every allocator.
         room = window.into();
     }
-    Ok(broken)
+    match unreadable {
+        Some(error) if !readable => Err(error),
+        _ => Ok(broken),
+    }
 }
 
 enum Look {
@@ -89,23 +99,32 @@ fn look(window: &Bytes, at: usize) -> Look {
     }
 }
 
-/// What can't be read is taken for zeros: one bad sector costs the chunk it is in.
-fn read(file: &File, offset: u64, length: usize, mut window: Vec<u8>) -> io::Result<Bytes> {
+/// What can't be read is taken for zeros: one bad sector costs the chunk it is in. Gives the reason as well if
+/// nothing can.
+fn read(
+    file: &File,
+    offset: u64,
+    length: usize,
+    mut window: Vec<u8>,
+) -> (Bytes, Option<io::Error>) {
     window.resize(length, 0);
     if file.read_exact_at(&mut window, offset).is_ok() {
-        return Ok(window.into());
+        return (window.into(), None);
     }
-    let mut readable = false;
+    let (mut readable, mut failure) = (false, None);
     for (sector, at) in window.chunks_mut(SECTOR).zip((offset..).step_by(SECTOR)) {
         match file.read_exact_at(sector, at) {
             Ok(()) => readable = true,
-            Err(_) => sector.fill(0),
+            Err(error) => {
+                sector.fill(0);
+                failure = Some(error);
+            }
         }
     }
     if !readable {
         tracing::warn!(offset, length, "a part of the spool's file cannot be read");
     }
-    Ok(window.into())
+    (window.into(), failure.filter(|_| !readable))
 }
 
 fn note(broken: &mut Vec<u64>, offset: u64) {

@@ -372,7 +372,14 @@ impl Store for Generations {
         self.active.as_ref().map(Active::poke)
     }
 
-    fn keep_damaged(&self) -> u64 {
+    fn keep_damaged(&mut self) -> u64 {
+        // What is missing may have been in a file of which nothing is left but its length.
+        let (directory, empty) = (&self.directory, &mut self.empty);
+        empty.retain(|number| {
+            let file = std::fs::metadata(directory.generation(*number).join("db"));
+            let was_written = file.is_ok_and(|file| file.len() > BARE_BYTES);
+            !was_written || directory.set_aside_generation(*number).is_err()
+        });
         let kept = self.damaged.iter().filter(|(number, offset)| {
             let sealed = self.sealed.iter().find(|sealed| sealed.number == *number);
             let bytes = sealed.and_then(|sealed| sealed.raw(*offset).ok());
@@ -422,6 +429,9 @@ fn undone(error: &OpenError) -> StoreError {
         other => StoreError::Unknown(other.to_string().into()),
     }
 }
+
+/// sled's file is no longer than that before a chunk is in it.
+const BARE_BYTES: u64 = 256;
 
 /// How many chunks are read at a time.
 const PAGE: usize = 32;

@@ -1,14 +1,10 @@
 //! A store that forgets, notes what it was told, and fails or stalls when a test says so.
 
-use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::time::Instant;
 
 use super::{Live, Opened, Reclaim, Store};
 use crate::spool::{

@@ -17,6 +17,8 @@ pub(super) mod memory;
 mod merge;
 mod reclaim;
 mod sealed;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
@@ -86,8 +88,8 @@ pub(super) trait Store {
         None
     }
 
-    /// Keeps what was found damaged for somebody to look at. Says how many pieces.
-    fn keep_damaged(&self) -> u64 {
+    /// Something is missing: keeps what was found damaged for somebody to look at. Says how many pieces.
+    fn keep_damaged(&mut self) -> u64 {
         0
     }
 
