@@ -26,7 +26,7 @@ fn commit(id: SpoolId, commit: u64, mut chunks: Vec<Chunk>) -> Vec<Chunk> {
 
 /// One chunk, or more if there are long records, with `first` and so on.
 fn chunks(lane: LaneId, first: u64, records: &[&[u8]]) -> Vec<Chunk> {
-    let mut writer = Writer::new(lane, "emails", first, 0, 1);
+    let mut writer = Writer::new(lane, "emails", first, 0, 1, 0);
     for record in records {
         writer.push_if(|buffer| buffer.extend_from_slice(record), |_| true);
     }

@@ -5,7 +5,7 @@ use std::{fs::File, os::unix::fs::FileExt as _};
 use proptest::prelude::*;
 
 use super::{super::carve, *};
-use crate::spool::{chunk::MAGIC, dir::tests::Scratch};
+use crate::spool::{chunk::MAGIC, crypt::Ring, dir::tests::Scratch};
 
 /// Something in a file.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ fn file(scratch: &Scratch, at: u64, bytes: &[u8]) -> File {
 
 fn found(file: &File, id: Option<SpoolId>) -> (Vec<(u64, u64)>, Vec<u64>) {
     let mut found = Vec::new();
-    let broken = carve::carve(file, id, |offset, frame| {
+    let broken = carve::carve(file, id, &Ring::default(), |offset, frame| {
         assert!(id.is_none_or(|id| frame.spool == id));
         found.push((offset, frame.key.number()));
     });
@@ -178,5 +178,5 @@ fn what_cannot_be_read_at_all_is_an_error() {
     let scratch = Scratch::new();
     std::fs::create_dir(scratch.path()).unwrap();
     let directory = File::open(scratch.path()).unwrap();
-    assert!(carve::carve(&directory, Some(ID), |_, _| {}).is_err());
+    assert!(carve::carve(&directory, Some(ID), &Ring::default(), |_, _| {}).is_err());
 }

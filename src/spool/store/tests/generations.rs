@@ -59,6 +59,7 @@ impl Bench {
             strict: false,
             // Every commit rolls over that is asked to.
             generation_bytes: 1,
+            ring: Arc::default(),
         };
         let mut opened = opener.open().unwrap();
         opened.store.begin(&Voids::default()).unwrap();
@@ -264,6 +265,7 @@ fn what_is_missing_may_have_been_in_a_file_of_zeros_which_is_kept() {
         directory,
         strict: false,
         generation_bytes: 1,
+        ring: Arc::default(),
     };
     let mut opened = opener.open().unwrap();
     opened.store.keep_damaged();
@@ -284,6 +286,7 @@ fn a_void_commit_is_not_read_and_keeps_no_room() {
         directory: bench.directory.clone().unwrap(),
         strict: false,
         generation_bytes: 1,
+        ring: Arc::default(),
     };
     let opened = opener.open().unwrap();
     let verdict = opened.audit.conclude(None, Some(2));
