@@ -352,6 +352,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let State::Open { store, .. } = &self.state else {
             return;
         };
+        self.options.metrics.poisoned.set(0);
         if let Ok(bytes) = store.disk_bytes() {
             if self.shared.bytes.swap(bytes, Relaxed) > bytes {
                 // Somebody may be waiting for that room.
