@@ -14,8 +14,16 @@ use crate::spool::{
     crypt::Ring,
 };
 
-/// Shows each sound chunk of the spool `id`, or of any, where it begins and what it is. Says where there
-/// is something that begins like one and is none, or none any more.
+/// What is amiss with a raw file.
+#[derive(Debug, Default)]
+pub(super) struct Amiss {
+    /// Where there is something that begins like a chunk and is none, or none any more.
+    pub(super) broken: Vec<u64>,
+    /// How many sectors could not be read.
+    pub(super) unread: u64,
+}
+
+/// Shows each sound chunk of the spool `id`, or of any, where it begins and what it is.
 ///
 /// What is inside of a sound chunk is its payload, and not looked at. Memory: one window, unless the visitor
 /// keeps a frame.
@@ -24,15 +32,15 @@ pub(super) fn carve(
     id: Option<SpoolId>,
     ring: &Ring,
     mut visit: impl FnMut(u64, Frame),
-) -> io::Result<Vec<u64>> {
+) -> io::Result<Amiss> {
     let size = file.metadata()?.len();
     let finder = memmem::Finder::new(&MAGIC);
-    let mut broken = Vec::new();
+    let mut amiss = Amiss::default();
     let mut offset = 0;
     let mut room = Vec::new();
     while offset < size {
         let length = WINDOW.min(usize::try_from(size - offset).unwrap_or(WINDOW));
-        let window = read(file, offset, length, room)?;
+        let window = read(file, offset, length, room, &mut amiss.unread)?;
         let is_last = offset + window.len() as u64 >= size;
         let mut at = 0;
         let next = loop {
@@ -49,13 +57,13 @@ pub(super) fn carve(
                         at += value.len();
                     }
                     Ok(_) | Err(_) => {
-                        note(&mut broken, offset + at as u64);
+                        note(&mut amiss.broken, offset + at as u64);
                         at += MAGIC.len();
                     }
                 },
                 Look::CutOff if !is_last => break at,
                 Look::CutOff | Look::Nothing => {
-                    note(&mut broken, offset + at as u64);
+                    note(&mut amiss.broken, offset + at as u64);
                     at += MAGIC.len();
                 }
             }
@@ -67,7 +75,7 @@ pub(super) fn carve(
         // The same memory again: large pieces that come and go are not given back by every allocator.
         room = window.into();
     }
-    Ok(broken)
+    Ok(amiss)
 }
 
 enum Look {
@@ -90,7 +98,13 @@ fn look(window: &Bytes, at: usize) -> Look {
 }
 
 /// What can't be read is taken for zeros: one bad sector costs the chunk it is in.
-fn read(file: &File, offset: u64, length: usize, mut window: Vec<u8>) -> io::Result<Bytes> {
+fn read(
+    file: &File,
+    offset: u64,
+    length: usize,
+    mut window: Vec<u8>,
+    unread: &mut u64,
+) -> io::Result<Bytes> {
     window.resize(length, 0);
     if file.read_exact_at(&mut window, offset).is_ok() {
         return Ok(window.into());
@@ -99,7 +113,10 @@ fn read(file: &File, offset: u64, length: usize, mut window: Vec<u8>) -> io::Res
     for (sector, at) in window.chunks_mut(SECTOR).zip((offset..).step_by(SECTOR)) {
         match file.read_exact_at(sector, at) {
             Ok(()) => readable = true,
-            Err(_) => sector.fill(0),
+            Err(_) => {
+                sector.fill(0);
+                *unread += 1;
+            }
         }
     }
     if !readable {
