@@ -169,27 +169,34 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             self.shared.recovery.lock().clone_from(&verdict.recovery);
         }
         self.state = State::Open { store, ledger };
-        if self.settle_in(&verdict).is_ok() {
+        let said = self.say_what_counts(&verdict).is_ok();
+        if said && self.settle_in(&verdict).is_ok() {
             self.options.metrics.poisoned.set(0);
             tracing::info!("the spool's disk works again");
         } else if let State::Failed(again) = &mut self.state {
             again.delay = (failed.delay * 2).min(LONGEST_DELAY);
             again.again_at = Instant::now() + again.delay;
-            // Those of both are withdrawn.
-            again.commit = failed.commit.into_iter().chain(again.commit).min();
+            if !said {
+                // Those of both are withdrawn. Once said, the first is, and what came after it counts.
+                again.commit = failed.commit.into_iter().chain(again.commit).min();
+            }
         }
     }
 
-    /// The first writes to a store that has just been opened, and the room that can be given back.
-    pub(super) fn settle_in(&mut self, verdict: &Verdict) -> Result<(), StoreError> {
+    /// The first write to a store that has just been opened: alone, so that what is decided over the
+    /// commits before it is said as a whole or not at all.
+    pub(super) fn say_what_counts(&mut self, verdict: &Verdict) -> Result<(), StoreError> {
         if let State::Open { store, .. } = &self.state {
             self.shared.pulse.set_poke(store.poke());
         }
-        // Alone, so that what is decided over the commits before it is said as a whole or not at all.
         self.write(Draft {
             voids: verdict.is_news,
             ..Draft::default()
-        })?;
+        })
+    }
+
+    /// What is to be written next, and the room that can be given back.
+    pub(super) fn settle_in(&mut self, verdict: &Verdict) -> Result<(), StoreError> {
         self.write_noting(Draft {
             again: verdict.again.clone(),
             ..Draft::default()

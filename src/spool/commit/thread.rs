@@ -84,7 +84,8 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             .lock()
             .clone_from(&verdict.recovery);
         committer
-            .settle_in(&verdict)
+            .say_what_counts(&verdict)
+            .and_then(|()| committer.settle_in(&verdict))
             .map_err(|error| OpenError::Io {
                 action: "write to",
                 path: committer.options.path.clone(),

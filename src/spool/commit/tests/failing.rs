@@ -1,7 +1,10 @@
 //! A disk that fails, once or for ever: who waits hears of it, and it is opened again.
 
 use super::*;
-use crate::{classify::Landed, spool::store::memory::Call::Open};
+use crate::{
+    classify::Landed,
+    spool::store::{Reclaim, memory::Call::Open},
+};
 
 /// The metrics of a disk are those of its options.
 fn options_and_poisoned() -> (DiskOptions, impl Fn() -> i64) {
@@ -63,4 +66,37 @@ fn a_panic_while_opening_is_damage() {
     store.set_fault((Open, Fault::Panic));
     let opened = Disk::start(&options("memory"), move || store.open());
     assert!(matches!(opened, Err(OpenError::Damaged { .. })));
+}
+
+/// What is done with was noted between two failures, and is not withdrawn with the first one.
+#[tokio::test]
+async fn what_was_noted_after_a_failure_stays_noted_through_the_next_one() {
+    let store = MemoryStore::default();
+    let disk = start(&store, Durability::PowerLoss);
+    let lane = LaneId::fresh();
+    disk.append(chunks(lane, 1, &[b"a", b"b"])).await.unwrap();
+    store.set_fault((Apply, Fault::Error));
+    disk.done(done(lane, 1, 1));
+    disk.append(chunks(lane, 3, &[b"c"])).await.unwrap_err();
+    // Opened again, it notes, and is stopped before it gives room back.
+    store.set_fault((Call::RollOver, Fault::Stall));
+    store.await_stall();
+    store.state().reclaim = Some(Reclaim {
+        generation: 1,
+        copy: false,
+        others_stay: true,
+        lanes: vec![lane],
+        gone: Vec::new(),
+    });
+    store.set_fault((Apply, Fault::OneError));
+    store.wait_until(|state| opens(state) == 3);
+    while disk.is_poisoned() {
+        tokio::task::yield_now().await;
+    }
+    disk.close().await.unwrap();
+    store.state().clean = None;
+    let again = store.clone();
+    let (disk, left) = Disk::start(&options("memory"), move || again.open()).unwrap();
+    assert_eq!((left.lanes[0].first, left.lanes[0].records), (2, 1));
+    assert!(!disk.recovery().has_loss());
 }
