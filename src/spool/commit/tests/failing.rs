@@ -100,3 +100,26 @@ async fn what_was_noted_after_a_failure_stays_noted_through_the_next_one() {
     assert_eq!((left.lanes[0].first, left.lanes[0].records), (2, 1));
     assert!(!disk.recovery().has_loss());
 }
+
+/// Where that commit is torn the record waits, and only waits: Redis may take it the next time.
+#[tokio::test]
+async fn a_torn_commit_parks_nothing() {
+    let store = MemoryStore::default();
+    let disk = start(&store, Durability::PowerLoss);
+    let lane = LaneId::fresh();
+    disk.append(chunks(lane, 1, &[b"job"])).await.unwrap();
+    disk.park(vec![parked(lane, 1)], done(lane, 1, 1))
+        .await
+        .unwrap();
+    disk.close().await.unwrap();
+    {
+        let mut state = store.state();
+        state.clean = None;
+        state.entries.retain(|key, _| key.kind() != Kind::Mark);
+    }
+    let again = store.clone();
+    let (disk, left) = Disk::start(&options("memory"), move || again.open()).unwrap();
+    let recovery = disk.recovery();
+    assert!(recovery.torn && !recovery.has_loss(), "{recovery:?}");
+    assert_eq!((recovery.records, left.parked), (1, 0));
+}
