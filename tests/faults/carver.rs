@@ -39,7 +39,7 @@ const FIXED: usize = 132;
 
 /// All that is whole in the generations of a spool.
 pub(crate) fn carve(dir: &Path) -> Whole {
-    let mut groups: BTreeMap<(u8, LaneId, u64, u64), (BTreeSet<u16>, Chunk)> = BTreeMap::new();
+    let mut groups = BTreeMap::<_, (BTreeSet<u16>, Chunk)>::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();

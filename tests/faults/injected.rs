@@ -1,6 +1,8 @@
 //! Writes and syncs that fail, once or for as long as it lasts.
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{collections::BTreeMap, path::Path};
+
+use tokio::time::Instant;
 
 use crate::{
     bounded, seeds,

@@ -20,6 +20,8 @@ mod injected;
 mod mounted;
 mod record;
 mod room;
+mod stalled;
+mod taken_away;
 mod template;
 mod torn;
 mod worker;

@@ -88,6 +88,11 @@ impl Disk {
     }
 }
 
+/// Read-only (`ro`), or not any more (`rw`).
+pub(crate) fn remount(at: &Path, how: &str) {
+    run("mount", &["-o", &format!("remount,{how}")], at);
+}
+
 /// A disk that is mounted.
 pub(crate) struct Mounted {
     dir: TempDir,

@@ -4,11 +4,12 @@ use std::{
     fs::{self, OpenOptions},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rand::Rng as _;
 use seawall::chaos::wait_until;
+use tokio::time::Instant;
 
 use crate::{
     PLENTY, bounded,

@@ -7,9 +7,13 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{self, Receiver},
+    },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rand::Rng as _;
@@ -17,9 +21,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use seawall::{
     Error,
     chaos::wait_until,
-    spool::{LaneId, SpoolOptions, Spoolable as _},
+    spool::{LaneId, SpoolOptions},
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tower::Service as _;
 
 use crate::{PLENTY, dice, far::Far, record::Record, template};
@@ -63,10 +68,13 @@ impl Orders {
             }
         };
         say("open");
+        let gap = watch_runtime();
         let mut dice = dice(1);
         let mut id = 0;
+        let mut slowest = Duration::ZERO;
         for round in 0..self.rounds {
             let mut handed_in = Vec::new();
+            let since = Instant::now();
             for _ in 0..10 {
                 id += 1;
                 let padding = if dice.random_bool(0.05) {
@@ -81,12 +89,15 @@ impl Orders {
             for (id, queue, receipt) in handed_in {
                 tell(id, &queue, tokio::time::timeout(PLENTY, receipt).await.ok());
             }
+            slowest = slowest.max(since.elapsed());
             // So that there is something to note, and something to give back.
             far.take(if round == self.rounds / 2 { 15 } else { 3 });
             tokio::time::sleep(Duration::from_millis(20)).await;
             far.take(0);
         }
         say("loaded");
+        say(&format!("slowest {}", slowest.as_millis()));
+        say(&format!("ready {:?}", spool.readiness()));
         tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()))
             .await
             .unwrap()
@@ -103,6 +114,8 @@ impl Orders {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         say("works");
+        say(&format!("gap {}", gap.load(Relaxed)));
+        say(&format!("ready {:?}", spool.readiness()));
         far.take(u64::MAX);
         let drained = wait_until("an empty spool", PLENTY, || async {
             spool.stats().records == 0
@@ -116,6 +129,20 @@ impl Orders {
             Err(error) => say(&format!("broken {error}")),
         }
     }
+}
+
+/// The longest time in milliseconds for which the runtime did nothing.
+fn watch_runtime() -> Arc<AtomicU64> {
+    let longest = Arc::new(AtomicU64::new(0));
+    let watched = longest.clone();
+    tokio::spawn(async move {
+        loop {
+            let since = Instant::now();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            watched.fetch_max(since.elapsed().as_millis() as u64, Relaxed);
+        }
+    });
+    longest
 }
 
 fn tell(id: u64, queue: &str, answer: Option<Result<seawall::spool::Receipt, Error>>) {
@@ -235,10 +262,6 @@ impl Worker {
         }
     }
 
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
     /// Reads on to the line that begins with `wanted`, and gives the rest of it.
     pub(crate) fn until(&mut self, wanted: &str) -> Result<String, String> {
         self.until_any(&[wanted]).map(|(_, rest)| rest)
@@ -274,7 +297,7 @@ impl Worker {
         if let Some(tracer) = self.tracer() {
             let _ = kill_process(tracer, Signal::TERM);
             while self.tracer() == Some(tracer) {
-                thread::sleep(Duration::from_millis(1));
+                thread::yield_now();
             }
         }
     }

@@ -200,7 +200,8 @@ impl Disk {
     /// Keeps refused records apart, consecutive ones of one lane. Where they waited they are
     /// [done](Self::done) with in the same step.
     ///
-    /// Says which of them had been parked before, by a run that died before it removed them.
+    /// A commit that is torn parks none of them: what still waits may be taken the next time, and would be
+    /// there twice. Says which of them had been parked before.
     ///
     /// # Cancel safety
     ///
@@ -218,7 +219,8 @@ impl Disk {
             replaced.records = same.len() as u64;
             replaced.bytes = same.iter().map(Parked::bytes).sum();
         }
-        let put = parked.iter().flat_map(Parked::encode).collect();
+        let put = parked.iter().flat_map(Parked::encode);
+        let put = put.map(Chunk::all_or_nothing).collect();
         self.write(put, Some(done), Vec::new()).await?;
         Ok(replaced)
     }

@@ -200,7 +200,6 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             ..Draft::default()
         })?;
         self.reclaim()?;
-        self.options.metrics.poisoned.set(0);
         self.measure();
         Ok(())
     }

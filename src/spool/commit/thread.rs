@@ -259,13 +259,14 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             .lanes
             .values()
             .for_each(|done| draft.note(Some(*done)));
+        let frees = !draft.done.is_empty() || !draft.gone.is_empty();
         if let Err(error) = self.write(draft) {
             let mut done = self.shared.done.lock();
             noted.lanes.into_values().for_each(|note| done.add(note));
             return Err(error);
         }
         // What was asked for is durable; that this fails is the next one's problem.
-        if self.roll_over() || noted.count > 0 {
+        if self.roll_over() || frees {
             let _ = self.reclaim();
         }
         self.measure();
@@ -352,6 +353,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let State::Open { store, .. } = &self.state else {
             return;
         };
+        self.options.metrics.poisoned.set(0);
         if let Ok(bytes) = store.disk_bytes() {
             if self.shared.bytes.swap(bytes, Relaxed) > bytes {
                 // Somebody may be waiting for that room.

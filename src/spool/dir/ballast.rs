@@ -18,28 +18,32 @@ impl Ballast {
         Self(directory.join("BALLAST"))
     }
 
-    /// Takes the room, if twice as much is free. Says whether it is there now.
+    /// Takes the room, if twice as much is free, or half of it and so on where a quota allows no more. Says
+    /// whether it is there now.
     pub(in crate::spool) fn take(&self) -> io::Result<bool> {
         let space = Space::of(self.0.parent().unwrap_or(Path::new(".")))?;
-        let size = (space.total / 8).clamp(LEAST, MOST);
+        let mut size = (space.total / 8).clamp(LEAST, MOST);
         if fs::metadata(&self.0).is_ok_and(|file| file.len() >= size) {
             return Ok(true);
         }
         if space.free < 2 * size {
             return Ok(false);
         }
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&self.0)?;
-        let taken = fill(&file, size);
-        if taken.is_err() {
+        while size >= LEAST {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&self.0)?;
+            if fill(&file, size).is_ok() {
+                return Ok(true);
+            }
             // A file with holes holds no room.
             self.release();
+            size /= 2;
         }
-        Ok(taken.is_ok())
+        Ok(false)
     }
 
     pub(in crate::spool) fn release(&self) {

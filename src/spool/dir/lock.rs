@@ -1,9 +1,9 @@
 //! One process at a time.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt},
     path::Path,
 };
 
@@ -47,6 +47,20 @@ impl Lock {
             .set_len(0)
             .and_then(|()| writeln!(file, "{} {}", std::process::id(), host()));
         Ok(Self(file))
+    }
+}
+
+impl Lock {
+    /// Whether its file is still the one in `path`: who has made the directory anew does not know of this
+    /// lock.
+    pub(super) fn is_in(&self, path: &Path) -> io::Result<()> {
+        let (ours, there) = (self.0.metadata()?, fs::metadata(path.join(LOCK))?);
+        if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "it was removed, or moved, and is another one now",
+        ))
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Directory {
     path: PathBuf,
     format: Format,
     ballast: Ballast,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Directory {
@@ -71,7 +71,7 @@ impl Directory {
             path: path.to_owned(),
             format,
             ballast: Ballast::new(path),
-            _lock: lock,
+            lock,
         };
         directory.clear_remains()?;
         Ok(directory)
@@ -97,6 +97,12 @@ impl Directory {
             .collect();
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    /// Whether it is still there, and ours: what is made in another one is not kept from others by our lock.
+    pub(super) fn check(&self) -> Result<(), OpenError> {
+        let checked = self.lock.is_in(&self.path);
+        checked.map_err(failed("go on using", &self.path))
     }
 
     pub(super) fn generation(&self, number: u64) -> PathBuf {

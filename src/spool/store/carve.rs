@@ -14,8 +14,16 @@ use crate::spool::{
     crypt::Ring,
 };
 
-/// Shows each sound chunk of the spool `id`, or of any, where it begins and what it is. Says where there
-/// is something that begins like one and is none, or none any more.
+/// What is amiss with a raw file.
+#[derive(Debug, Default)]
+pub(super) struct Amiss {
+    /// Where there is something that begins like a chunk and is none, or none any more.
+    pub(super) broken: Vec<u64>,
+    /// How many sectors could not be read.
+    pub(super) unread: u64,
+}
+
+/// Shows each sound chunk of the spool `id`, or of any, where it begins and what it is.
 ///
 /// What is inside of a sound chunk is its payload, and not looked at. Memory: one window, unless the visitor
 /// keeps a frame.
@@ -28,16 +36,16 @@ pub(super) fn carve(
     id: Option<SpoolId>,
     ring: &Ring,
     mut visit: impl FnMut(u64, Frame),
-) -> io::Result<Vec<u64>> {
+) -> io::Result<Amiss> {
     let size = file.metadata()?.len();
     let finder = memmem::Finder::new(&MAGIC);
-    let mut broken = Vec::new();
+    let mut amiss = Amiss::default();
     let mut offset = 0;
     let mut room = Vec::new();
     let (mut readable, mut unreadable) = (false, None);
     while offset < size {
         let length = WINDOW.min(usize::try_from(size - offset).unwrap_or(WINDOW));
-        let (window, failure) = read(file, offset, length, room);
+        let (window, failure) = read(file, offset, length, room, &mut amiss.unread);
         readable |= failure.is_none();
         unreadable = failure.or(unreadable);
         let is_last = offset + window.len() as u64 >= size;
@@ -56,13 +64,13 @@ pub(super) fn carve(
                         at += value.len();
                     }
                     Ok(_) | Err(_) => {
-                        note(&mut broken, offset + at as u64);
+                        note(&mut amiss.broken, offset + at as u64);
                         at += MAGIC.len();
                     }
                 },
                 Look::CutOff if !is_last => break at,
                 Look::CutOff | Look::Nothing => {
-                    note(&mut broken, offset + at as u64);
+                    note(&mut amiss.broken, offset + at as u64);
                     at += MAGIC.len();
                 }
             }
@@ -76,7 +84,7 @@ pub(super) fn carve(
     }
     match unreadable {
         Some(error) if !readable => Err(error),
-        _ => Ok(broken),
+        _ => Ok(amiss),
     }
 }
 
@@ -106,6 +114,7 @@ fn read(
     offset: u64,
     length: usize,
     mut window: Vec<u8>,
+    unread: &mut u64,
 ) -> (Bytes, Option<io::Error>) {
     window.resize(length, 0);
     if file.read_exact_at(&mut window, offset).is_ok() {
@@ -117,6 +126,7 @@ fn read(
             Ok(()) => readable = true,
             Err(error) => {
                 sector.fill(0);
+                *unread += 1;
                 failure = Some(error);
             }
         }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::{
     Live, Opened, Reclaim, Store,
     active::Active,
-    carve::carve,
+    carve::{Amiss, carve},
     contents::Contents,
     merge::{Pages, Source, merge},
     sealed::Sealed,
@@ -68,6 +68,7 @@ impl Opener {
                     );
                     let mut found = found.map_err(failed("look at", &path))?;
                     found.commits = carved.commits;
+                    found.unread = carved.unread;
                     sealed.push(found);
                 }
                 Ok(None) => empty.push(*number),
@@ -109,6 +110,7 @@ struct Carved {
     contents: Contents,
     commits: RangeInclusive<u64>,
     broken: Vec<u64>,
+    unread: u64,
     id: SpoolId,
 }
 
@@ -127,7 +129,7 @@ impl Carved {
         };
         let mut known = *id;
         let mut is_empty = true;
-        let broken = carve(&file, *id, ring, |_, frame| {
+        let Amiss { broken, unread } = carve(&file, *id, ring, |_, frame| {
             if *known.get_or_insert(frame.spool) == frame.spool {
                 is_empty = false;
                 audit.see(&frame);
@@ -152,12 +154,14 @@ impl Carved {
                 contents,
                 commits: first..=last,
                 broken,
+                unread,
                 id,
             }))
     }
 }
 
 fn create(directory: &Directory, number: u64) -> Result<Active, OpenError> {
+    directory.check()?;
     let path = directory.generation(number);
     let active = match Active::create(number, &path) {
         Err(OpenError::Io { source, .. }) if is_full(&source) => {

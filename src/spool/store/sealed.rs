@@ -34,6 +34,8 @@ pub(super) struct Sealed {
     pub(super) size: u64,
     /// The commits that were found in it when it was opened.
     pub(super) commits: RangeInclusive<u64>,
+    /// How many sectors could not be read when what is in it was counted.
+    pub(super) unread: u64,
     file: File,
     id: SpoolId,
     /// What was written by these commits is not shown.
@@ -58,6 +60,7 @@ impl Sealed {
             file,
             id,
             commits: 0..=0,
+            unread: 0,
             voids: Arc::default(),
             ring,
             index: Mutex::new(None),
@@ -162,7 +165,7 @@ impl Sealed {
             return Ok(index.clone());
         }
         let mut found = Vec::new();
-        carve(&self.file, Some(self.id), &self.ring, |offset, frame| {
+        let amiss = carve(&self.file, Some(self.id), &self.ring, |offset, frame| {
             let holds_records = matches!(frame.key.kind(), Kind::Waiting | Kind::Parked);
             if holds_records && self.voids.let_count_frame(&frame) {
                 let place = Place {
@@ -179,6 +182,12 @@ impl Sealed {
             }
         })
         .map_err(|error| unread(&error))?;
+        if amiss.unread > self.unread {
+            // What was there would look as if it were done with, and later records would go first.
+            return Err(StoreError::Unreadable(
+                "a part of the spool's file cannot be read".into(),
+            ));
+        }
         let made: Arc<[Place]> = whole(found).into();
         *index = Some(made.clone());
         Ok(made)
@@ -212,4 +221,27 @@ fn whole(mut found: Vec<Candidate>) -> Vec<Place> {
 
 fn unread(error: &io::Error) -> StoreError {
     StoreError::Unreadable(error.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use super::*;
+    use crate::spool::dir::tests::Scratch;
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_what_is_not_there() {
+        let scratch = Scratch::new();
+        std::fs::create_dir_all(scratch.path()).unwrap();
+        let path = scratch.path().join("db");
+        std::fs::write(&path, [7; 10_000]).unwrap();
+        // One that is only open for writing stands for a disk that can't read.
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let id = SpoolId::from_bytes(*b"inmemory");
+        let contents = Contents::default();
+        let sealed = Sealed::new(1, contents, file, id, Arc::default()).unwrap();
+        let page = sealed.page(Kind::Waiting, LaneId::fresh(), Begin::At(1), 1);
+        assert!(matches!(page, Err(StoreError::Unreadable(_))));
+    }
 }

@@ -198,3 +198,21 @@ async fn nothing_is_lost_with_the_small_files() {
         assert_eq!(fs::read(scratch.path().join("FORMAT")).unwrap(), format);
     }
 }
+
+#[tokio::test]
+async fn parked_records_give_their_room_back_when_they_are_deleted() {
+    let scratch = Scratch::new();
+    let (disk, _) = open(&scratch);
+    let lane = LaneId::fresh();
+    disk.park(vec![parked(lane, 1)], done(lane, 0, 0))
+        .await
+        .unwrap();
+    disk.close().await.unwrap();
+    let (disk, _) = open(&scratch);
+    let generation = scratch.path().join("gen-1");
+    assert!(generation.exists());
+    disk.unpark(vec![ParkedId::new(lane, 1)], Vec::new())
+        .await
+        .unwrap();
+    assert!(!generation.exists());
+}

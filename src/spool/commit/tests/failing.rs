@@ -331,3 +331,59 @@ async fn a_write_does_not_wait_for_all_reads_that_come_after_it() {
     assert!(found >= 100, "{found} of 200 reads were behind the write");
     append.await.unwrap();
 }
+
+/// What is done with was noted between two failures, and is not withdrawn with the first one.
+#[tokio::test]
+async fn what_was_noted_after_a_failure_stays_noted_through_the_next_one() {
+    let store = MemoryStore::default();
+    let disk = start(&store, Durability::PowerLoss);
+    let lane = LaneId::fresh();
+    disk.append(chunks(lane, 1, &[b"a", b"b"])).await.unwrap();
+    store.set_fault((Apply, Fault::Error));
+    disk.done(done(lane, 1, 1));
+    disk.append(chunks(lane, 3, &[b"c"])).await.unwrap_err();
+    // Opened again, it notes, and is stopped before it gives room back.
+    store.set_fault((Call::RollOver, Fault::Stall));
+    store.await_stall();
+    store.state().reclaim = Some(Reclaim {
+        generation: 1,
+        copy: false,
+        others_stay: true,
+        lanes: vec![lane],
+        gone: Vec::new(),
+    });
+    store.set_fault((Apply, Fault::OneError));
+    store.wait_until(|state| opens(state) == 3);
+    while disk.is_poisoned() {
+        tokio::task::yield_now().await;
+    }
+    disk.close().await.unwrap();
+    store.state().clean = None;
+    let again = store.clone();
+    let (disk, left) = Disk::start(&options("memory"), move || again.open()).unwrap();
+    assert_eq!((left.lanes[0].first, left.lanes[0].records), (2, 1));
+    assert!(!disk.recovery().has_loss());
+}
+
+/// Where that commit is torn the record waits, and only waits: Redis may take it the next time.
+#[tokio::test]
+async fn a_torn_commit_parks_nothing() {
+    let store = MemoryStore::default();
+    let disk = start(&store, Durability::PowerLoss);
+    let lane = LaneId::fresh();
+    disk.append(chunks(lane, 1, &[b"job"])).await.unwrap();
+    disk.park(vec![parked(lane, 1)], done(lane, 1, 1))
+        .await
+        .unwrap();
+    disk.close().await.unwrap();
+    {
+        let mut state = store.state();
+        state.clean = None;
+        state.entries.retain(|key, _| key.kind() != Kind::Mark);
+    }
+    let again = store.clone();
+    let (disk, left) = Disk::start(&options("memory"), move || again.open()).unwrap();
+    let recovery = disk.recovery();
+    assert!(recovery.torn && !recovery.has_loss(), "{recovery:?}");
+    assert_eq!((recovery.records, left.parked), (1, 0));
+}

@@ -68,7 +68,7 @@ fn found(file: &File, id: Option<SpoolId>) -> (Vec<(u64, u64)>, Vec<u64>) {
         assert!(id.is_none_or(|id| frame.spool == id));
         found.push((offset, frame.key.number()));
     });
-    (found, broken.unwrap())
+    (found, broken.unwrap().broken)
 }
 
 struct RemoveFile<'a>(&'a Scratch);

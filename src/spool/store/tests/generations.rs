@@ -57,9 +57,9 @@ impl Bench {
         let opener = Opener {
             directory: directory.clone(),
             strict: false,
-            ring: Arc::default(),
             // Every commit rolls over that is asked to.
             generation_bytes: 1,
+            ring: Arc::default(),
         };
         let mut opened = opener.open().unwrap();
         opened.store.begin(&Voids::default()).unwrap();
@@ -264,8 +264,8 @@ fn what_is_missing_may_have_been_in_a_file_of_zeros_which_is_kept() {
     let opener = Opener {
         directory,
         strict: false,
-        ring: Arc::default(),
         generation_bytes: 1,
+        ring: Arc::default(),
     };
     let mut opened = opener.open().unwrap();
     opened.store.keep_damaged();
@@ -285,8 +285,8 @@ fn a_void_commit_is_not_read_and_keeps_no_room() {
     let opener = Opener {
         directory: bench.directory.clone().unwrap(),
         strict: false,
-        ring: Arc::default(),
         generation_bytes: 1,
+        ring: Arc::default(),
     };
     let opened = opener.open().unwrap();
     let verdict = opened.audit.conclude(None, Some(2));

@@ -134,7 +134,8 @@ impl World {
                             record: vec![7; size].into(),
                             ..parked(lane, *number)
                         };
-                        draft.put.extend(parked.encode());
+                        let put = parked.encode().into_iter();
+                        draft.put.extend(put.map(Chunk::all_or_nothing));
                         after.parked.insert((lane, *number));
                     }
                 }
