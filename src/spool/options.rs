@@ -21,7 +21,7 @@ use crate::metrics::SpoolMetrics;
 /// - lost records: reported, not an error
 /// - network file systems: refused
 /// - a generation: 64 MiB
-/// - free disk: at least 5 % of the file system, or 256 MiB if that is less
+/// - free disk: at least 5 % of the file system, but from 1 to 256 MiB
 /// - stalled: after 5 s
 /// - spool after: 250 ms
 /// - on disk: 1,000,000 records, 1 GiB, in files of 4 GiB; overflow: [`Overflow::Reject`]

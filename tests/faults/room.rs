@@ -206,7 +206,9 @@ async fn a_life(disk: PathBuf, min_free: Option<u64>, again: Again, seed: u64) -
     if !matches!(again, Again::No) {
         drop((spool, line));
         if matches!(again, Again::Killed) {
+            filler.clear();
             put_back(copy.path(), &path).await;
+            filler = Filler::new(&disk);
         }
         if others {
             filler.fill();

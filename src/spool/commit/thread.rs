@@ -375,7 +375,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let least = self
             .options
             .min_free
-            .unwrap_or((space.total / 20).min(MIN_FREE));
+            .unwrap_or((space.total / 20).clamp(LEAST_FREE, MIN_FREE));
         self.options
             .metrics
             .free_bytes
@@ -457,3 +457,5 @@ const NOTE_DELAY: Duration = Duration::from_millis(100);
 /// How often the room is looked at while there is too little.
 const LOOK_DELAY: Duration = Duration::from_millis(500);
 const MIN_FREE: u64 = 256 << 20;
+/// What one write may come to.
+const LEAST_FREE: u64 = 1 << 20;
