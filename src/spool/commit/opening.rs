@@ -164,12 +164,15 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             ledger,
             verdict,
         } = ready;
-        tell(&self.options, &verdict.recovery);
-        if verdict.recovery.has_loss() {
-            self.shared.recovery.lock().clone_from(&verdict.recovery);
-        }
         self.state = State::Open { store, ledger };
         let said = self.say_what_counts(&verdict).is_ok();
+        if said {
+            // Else it is found again the next time.
+            tell(&self.options, &verdict.recovery);
+            if verdict.recovery.has_loss() {
+                self.shared.recovery.lock().clone_from(&verdict.recovery);
+            }
+        }
         if said && self.settle_in(&verdict).is_ok() {
             self.options.metrics.poisoned.set(0);
             tracing::info!("the spool's disk works again");
@@ -179,6 +182,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             if !said {
                 // Those of both are withdrawn. Once said, the first is, and what came after it counts.
                 again.commit = failed.commit.into_iter().chain(again.commit).min();
+                again.held = failed.held;
             }
         }
     }
