@@ -3,7 +3,7 @@
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use rand::{TryRngCore as _, rngs::OsRng};
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use super::Damaged;
 
@@ -25,6 +25,19 @@ impl LaneId {
             bytes[12..].copy_from_slice(&random);
         }
         Self(Uuid::from_bytes(bytes))
+    }
+
+    /// A fresh one that sorts behind `others`, whatever the clock says: an earlier run's may have been ahead.
+    pub(in crate::spool) fn fresh_after(others: impl IntoIterator<Item = Self>) -> Self {
+        let fresh = Self::fresh();
+        match others.into_iter().max() {
+            Some(last) if fresh <= last => {
+                let ms = (last.0.as_u128() >> 80) as u64 + 1;
+                let random = fresh.to_bytes().last_chunk().copied().unwrap_or_default();
+                Self(Builder::from_unix_timestamp_millis(ms, &random).into_uuid())
+            }
+            _ => fresh,
+        }
     }
 
     /// The lane of what belongs to no lane.

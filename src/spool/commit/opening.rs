@@ -164,20 +164,25 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             ledger,
             verdict,
         } = ready;
-        tell(&self.options, &verdict.recovery);
-        if verdict.recovery.has_loss() {
-            self.shared.recovery.lock().clone_from(&verdict.recovery);
-        }
         self.state = State::Open { store, ledger };
-        // What has been said for good is not withdrawn a second time: what was written behind it counts.
-        let said = self.say_voids(&verdict);
-        let earlier = failed.commit.filter(|_| said.is_err());
-        if said.and_then(|()| self.settle_in(&verdict)).is_ok() {
+        let said = self.say_voids(&verdict).is_ok();
+        if said {
+            // Else it is found again the next time.
+            tell(&self.options, &verdict.recovery);
+            if verdict.recovery.has_loss() {
+                self.shared.recovery.lock().clone_from(&verdict.recovery);
+            }
+        }
+        if said && self.settle_in(&verdict).is_ok() {
             tracing::info!("the spool's disk works again");
         } else if let State::Failed(again) = &mut self.state {
             again.delay = (failed.delay * 2).min(LONGEST_DELAY);
             again.again_at = Instant::now() + again.delay;
-            again.commit = earlier.into_iter().chain(again.commit).min();
+            if !said {
+                // Those of both are withdrawn. Once said, the first is, and what came after it counts.
+                again.commit = failed.commit.into_iter().chain(again.commit).min();
+                again.held = failed.held;
+            }
         }
     }
 

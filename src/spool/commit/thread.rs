@@ -310,6 +310,8 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         match rolled {
             Ok(true) => {
                 self.shared.pulse.set_poke(store.poke());
+                // It may have taken the room that was set aside.
+                self.ballast = false;
                 true
             }
             Ok(false) => false,

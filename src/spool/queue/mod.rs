@@ -163,7 +163,8 @@ impl<T: Spoolable> Queue<T> {
         let metrics = options.metrics.queue(&name);
         let intake = Arc::new(Intake::new());
         let (sender, control) = mpsc::channel(16);
-        let id = LaneId::fresh();
+        // The next run goes by the ids, if both are left to it.
+        let id = LaneId::fresh_after(older.iter().map(|older| older.lane));
         let limits = options.limits_of(&name);
         let slot = shared.usage.open(&name, &limits);
         let records = older.iter().map(|older| older.records).sum();

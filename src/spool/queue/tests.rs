@@ -4,13 +4,15 @@
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
-use tower::{Service, service_fn, util::BoxCloneSyncService};
+use tower::{Layer as _, Service, service_fn, util::BoxCloneSyncService};
 
 use super::*;
 use crate::spool::{
-    Owner, SpoolOptions, Spooling, Undecodable,
+    Owner, Spool, SpoolLayer, SpoolOptions, Spooling, Undecodable,
     commit::{Disk, DiskOptions, Durability},
+    dir::tests::Scratch,
     slots::{Adoption, Opened, Place},
+    stopped::{Record, Stopped},
     store::memory::{Call, Fault, MemoryStore},
 };
 
@@ -87,4 +89,37 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
     }
     assert!(since.elapsed() < disk_timeout * 2);
     store.set_fault(None);
+}
+
+/// The clock was ahead in the run before, so that its lane has an id of the future.
+#[tokio::test]
+async fn with_the_clock_set_back_the_lanes_of_a_queue_keep_their_order() {
+    let scratch = Scratch::new();
+    let left =
+        LaneId::from_bytes(*b"\x03\xbb\x2c\xc3\xd8\x00\x70\x00\x80\x00\x00\x00\x00\x00\x00\x01");
+    let mut before = Stopped::create(scratch.path()).await.expect("it opens");
+    let record = Record {
+        lane: left,
+        queue: "notes".to_owned(),
+        number: 1,
+        acknowledged: 0,
+        written: SystemTime::now(),
+        refusal: None,
+        bytes: Bytes::from_static(b"0"),
+    };
+    before.restore(vec![record]).await.expect("it is restored");
+    before.close().await.expect("it is closed");
+
+    let spool = Spool::open(SpoolOptions::new(scratch.path()).with_ack(Ack::Spooled));
+    let spool = spool.await.expect("it opens");
+    let mut line = SpoolLayer::new(&spool).layer(service_fn(|_: Batch<Note>| async {
+        let out = Verdict::new(Class::Outage, Landed::No);
+        Err::<Applied, _>(Error::new(ErrorKind::Timeout, out))
+    }));
+    let receipt = line.call(Note).await.expect("the disk takes it");
+    spool.shutdown(Duration::ZERO).await.expect("it ends");
+
+    let after = Stopped::open(scratch.path()).await.expect("it opens");
+    let lanes: Vec<_> = after.lanes().iter().map(|lane| lane.id).collect();
+    assert_eq!(lanes, [left, receipt.lane()]);
 }

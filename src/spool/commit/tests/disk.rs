@@ -216,3 +216,20 @@ async fn parked_records_give_their_room_back_when_they_are_deleted() {
         .unwrap();
     assert!(!generation.exists());
 }
+
+/// A new generation may have taken the room that was set aside.
+#[tokio::test]
+async fn with_each_generation_it_is_seen_to_that_room_is_set_aside() {
+    let scratch = Scratch::new();
+    let options = DiskOptions {
+        generation_bytes: 1,
+        ..options(scratch.path())
+    };
+    let (disk, _) = Disk::open(&options).unwrap();
+    let ballast = scratch.path().join("BALLAST");
+    fs::remove_file(&ballast).unwrap();
+    disk.append(chunks(LaneId::fresh(), 1, &[b"a"]))
+        .await
+        .unwrap();
+    assert!(ballast.exists());
+}

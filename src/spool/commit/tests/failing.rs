@@ -387,3 +387,24 @@ async fn a_torn_commit_parks_nothing() {
     assert!(recovery.torn && !recovery.has_loss(), "{recovery:?}");
     assert_eq!((recovery.records, left.parked), (1, 0));
 }
+
+#[tokio::test]
+async fn a_loss_is_told_once_however_often_it_is_opened_again() {
+    let store = MemoryStore::default();
+    let options = options("memory");
+    let lost = options.metrics.lost.with_label_values(&["waiting"]);
+    let disk = start_with(&store, &options);
+    let (damaged, sound) = (LaneId::fresh(), LaneId::fresh());
+    disk.append(chunks(damaged, 1, &[b"a"])).await.unwrap();
+    disk.append(chunks(sound, 1, &[b"b"])).await.unwrap();
+    store.state().entries.retain(|key, _| key.lane() != damaged);
+    store.set_fault((Call::Scan, Fault::OneError));
+    disk.read(sound, 1, 1, 1).await.unwrap_err();
+    store.set_fault((Apply, Fault::Error));
+    store.wait_until(|state| opens(state) == 4);
+    store.set_fault(None);
+    while disk.is_poisoned() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((lost.get(), disk.recovery().lost), (1, 1));
+}
