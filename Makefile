@@ -42,7 +42,7 @@ test: cargo faults ## all tests, the documentation's examples, and a short run o
 	run outage "lost=0 duplicated=0 out_of_order=0" --jobs 20000 --seconds 6 --seed 1
 
 bench: cargo redis ## the benches: tables on the screen, JSON under target/
-	cargo bench --locked --features chaos
+	cargo bench --locked --features chaos,encrypt
 
 chaos: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
 	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash
