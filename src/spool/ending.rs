@@ -51,9 +51,12 @@ impl<T: Spoolable> Shared<T> {
         self.stop();
         if let Some(slot) = self.place.slot().cloned()
             && self.usage.waiting() == 0
-            && !self.disk.is_poisoned()
+            && matches!(
+                timeout_at(deadline + self.options.disk_timeout, self.disk.sync()).await,
+                Ok(Ok(()))
+            )
         {
-            // Without it somebody takes a look, and that is all.
+            // What is done with is noted, for good. Without the mark somebody takes a look, and that is all.
             let _ = tokio::task::spawn_blocking(move || slot.put_up_mark()).await;
         }
         let latest = deadline + self.options.disk_timeout * 2;

@@ -93,7 +93,10 @@ impl Directory {
         let mut numbers: Vec<u64> = self
             .names()?
             .iter()
-            .filter_map(|name| name.strip_prefix(GENERATION)?.parse().ok())
+            .filter_map(|name| Some((name, name.strip_prefix(GENERATION)?.parse().ok()?)))
+            // Whatever else somebody has put there is not ours.
+            .filter(|(name, number)| **name == format!("{GENERATION}{number}"))
+            .map(|(_, number)| number)
             .collect();
         numbers.sort_unstable();
         Ok(numbers)

@@ -259,7 +259,11 @@ impl Opening {
             let slot = Slot::new(base, number);
             match self.open(Place::Slot(slot.clone())) {
                 Err(error) if slot.is_anothers(&error) => {}
-                Err(error @ (OpenError::Version { .. } | OpenError::Damaged { .. })) => {
+                Err(
+                    error @ (OpenError::Version { .. }
+                    | OpenError::Damaged { .. }
+                    | OpenError::Owner { .. }),
+                ) => {
                     tracing::warn!(slot = number, %error, "slot of the spool cannot be opened");
                     unusable.get_or_insert(error);
                 }
