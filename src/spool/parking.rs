@@ -56,9 +56,9 @@ impl FromStr for ParkedId {
 
     fn from_str(text: &str) -> Result<Self, InvalidParkedId> {
         let (lane, number) = text.split_once('/').ok_or(InvalidParkedId)?;
-        let lane = uuid::Uuid::try_parse(lane).map_err(|_| InvalidParkedId)?;
+        let lane = lane.parse().map_err(|_| InvalidParkedId)?;
         let number = number.parse().map_err(|_| InvalidParkedId)?;
-        Ok(Self::new(LaneId::from_bytes(lane.into_bytes()), number))
+        Ok(Self::new(lane, number))
     }
 }
 

@@ -1,7 +1,6 @@
 //! What the thread does: gather, read, commit, answer, and open the store again when it has failed.
 
 use std::{
-    any::Any,
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -76,7 +75,6 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             noting_since: None,
             ballast: false,
         };
-        committer.options.metrics.poisoned.set(0);
         opening::tell(&committer.options, &verdict.recovery);
         committer
             .shared
@@ -140,8 +138,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         match self.state {
             State::Open { store, ledger } => {
                 let clean = ledger.clean();
-                let ended = catch_unwind(AssertUnwindSafe(|| store.close(&clean)));
-                ended.unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))))
+                guarded(|| store.close(&clean))
             }
             State::Failed(failed) => Err(StoreError::Poisoned(failed.why)),
         }
@@ -217,7 +214,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         };
         let ring = &self.options.ring;
         catch_unwind(AssertUnwindSafe(|| at(store, ledger, ring)))
-            .unwrap_or_else(|panic| Err(StoreError::Unreadable(panicked(&*panic))))
+            .unwrap_or_else(|_| Err(StoreError::Unreadable(PANICKED.into())))
             .map_err(|error| self.fail(error, None))
     }
 
@@ -285,9 +282,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let durability = self.options.durability;
         let chunks = ledger.stamp(draft);
         let commit = ledger.commit();
-        let result = catch_unwind(AssertUnwindSafe(|| make_durable(store, chunks, durability)))
-            .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))));
-        if let Err(error) = result {
+        if let Err(error) = guarded(|| make_durable(store, chunks, durability)) {
             return Err(self.fail(error, Some(commit)));
         }
         let metrics = &self.options.metrics;
@@ -305,9 +300,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
         let State::Open { store, .. } = &mut self.state else {
             return false;
         };
-        let rolled = catch_unwind(AssertUnwindSafe(|| store.roll_over()))
-            .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))));
-        match rolled {
+        match guarded(|| store.roll_over()) {
             Ok(true) => {
                 self.shared.pulse.set_poke(store.poke());
                 // It may have taken the room that was set aside.
@@ -341,9 +334,7 @@ impl<S: Store, O: FnMut() -> Result<Opened<S>, OpenError>> Committer<S, O> {
             let State::Open { store, ledger } = &mut self.state else {
                 return Err(self.refusal());
             };
-            let gone = catch_unwind(AssertUnwindSafe(|| store.reclaim(&reclaim, ledger)))
-                .unwrap_or_else(|panic| Err(StoreError::Unknown(panicked(&*panic))));
-            if let Err(error) = gone {
+            if let Err(error) = guarded(|| store.reclaim(&reclaim, ledger)) {
                 return Err(self.fail(error, None));
             }
             ledger.forget(|lane| store.has(lane));
@@ -440,10 +431,14 @@ impl Gathered {
     }
 }
 
-/// What the panic said stays where the panic hook has put it: it may quote what is on disk.
-fn panicked(_: &(dyn Any + Send)) -> Arc<str> {
-    "the store panicked".into()
+/// A change of the store that panics is one that failed.
+fn guarded<T>(change: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(change))
+        .unwrap_or_else(|_| Err(StoreError::Unknown(PANICKED.into())))
 }
+
+/// What the panic said stays where the panic hook has put it: it may quote what is on disk.
+const PANICKED: &str = "the store panicked";
 
 /// A commit that is larger goes in several, so that the memory it takes is bounded.
 const COMMIT_BYTES: u64 = 8 << 20;

@@ -56,11 +56,12 @@ impl Format {
     }
 }
 
-pub(super) const FORMAT: &str = "FORMAT";
+pub(in crate::spool) const FORMAT: &str = "FORMAT";
 const NAME: &str = "seawall-spool";
 const KNOWN: u32 = 1;
 
-fn version(text: &str) -> Option<u32> {
+/// The version that the text of the file tells, sound or not.
+pub(in crate::spool) fn version(text: &str) -> Option<u32> {
     let first = text.lines().next()?;
     first.strip_prefix(NAME)?.trim().parse().ok()
 }

@@ -34,7 +34,11 @@ use self::{
     lock::Lock,
     place::{Kind, kind},
 };
-pub(super) use self::{clean::Clean, place::Space};
+pub(super) use self::{
+    clean::Clean,
+    format::{FORMAT, version},
+    place::Space,
+};
 use super::{chunk::SpoolId, error::OpenError};
 
 /// A directory that is ours alone until this is dropped.
@@ -84,7 +88,7 @@ impl Directory {
 
     /// The file that says the id is damaged, and this is what the chunks say: writes it anew.
     pub(super) fn restore_id(&self, id: SpoolId) -> Result<(), OpenError> {
-        self.set_aside(format::FORMAT)?;
+        self.set_aside(FORMAT)?;
         Format::write(&self.path, id)
     }
 

@@ -47,7 +47,7 @@ pub(in crate::spool) struct Space {
 }
 
 impl Space {
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    pub(in crate::spool) fn of(path: &Path) -> io::Result<Self> {
         let found = rustix::fs::statvfs(path)?;
         Ok(Self {
             free: found.f_bavail.saturating_mul(found.f_frsize),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{OpenError, failed};
+use crate::spool::dir::{FORMAT, Space, version};
 
 /// What is in the directory of a spool, by its files alone: nothing is opened, locked or changed.
 ///
@@ -25,14 +26,14 @@ pub fn look(path: impl AsRef<Path>) -> Result<Look, OpenError> {
         }
         _ => failed("find a spool in", path)(error),
     })?;
-    let free = rustix::fs::statvfs(path).map_err(|error| failed("measure", path)(error.into()))?;
+    let space = Space::of(path).map_err(failed("measure", path))?;
     let mut look = Look {
         path: path.to_owned(),
-        format: version(&format),
+        format: version(&String::from_utf8_lossy(&format)),
         owner: listed.uid(),
         files: 0,
         disk_bytes: 0,
-        free_bytes: free.f_bavail.saturating_mul(free.f_frsize),
+        free_bytes: space.free,
     };
     look.count(path).map_err(failed("list", path))?;
     Ok(look)
@@ -79,13 +80,5 @@ impl Look {
     }
 }
 
-/// The file that makes a directory a spool.
-pub(super) const FORMAT: &str = "FORMAT";
-
 /// The unit of `st_blocks`, whatever the file system's own is.
 const BLOCK: u64 = 512;
-
-fn version(format: &[u8]) -> Option<u32> {
-    let line = std::str::from_utf8(format).ok()?.lines().next()?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}

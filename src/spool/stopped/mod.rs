@@ -67,7 +67,7 @@ pub use self::{
 use super::{
     LaneId, OpenError, Parked, ParkedId, Recovery, SpoolOptions,
     commit::{Disk, Left, LeftLane},
-    dir::failed,
+    dir::{FORMAT, failed},
     disk_failed,
     slots::{self, Opened},
 };
@@ -120,7 +120,7 @@ impl Stopped {
         let path = path.as_ref();
         // A directory that cannot be told from a missing one is left to the opening.
         let missing = |at: &Path| matches!(at.try_exists(), Ok(false));
-        if missing(path) || missing(&path.join(look::FORMAT)) && is_empty(path) {
+        if missing(path) || missing(&path.join(FORMAT)) && is_empty(path) {
             let nothing = io::Error::from(io::ErrorKind::NotFound);
             return Err(failed("find a spool in", path)(nothing));
         }
