@@ -8,6 +8,9 @@
     reason = "a test that unwraps an error fails, as it should"
 )]
 
+#[path = "shared/copied.rs"]
+mod copied;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -27,6 +30,8 @@ use seawall::{
     },
 };
 use tower::{Layer as _, Service as _, service_fn};
+
+use self::copied::copy;
 
 #[tokio::test]
 async fn a_spool_of_version_1_that_was_closed_is_opened_with_all_it_holds() {
@@ -206,19 +211,6 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/spool-v1")
         .join(name)
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// More than one chunk holds.

@@ -25,27 +25,16 @@ mod neighbours;
 mod opening;
 mod replaying;
 mod scene;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 mod slots;
 mod spooling;
 mod unparking;
 mod unreadable;
 
-use std::{env, ops::Range, time::Duration};
+use std::time::Duration;
 
-use rand::{SeedableRng, rngs::SmallRng};
+use self::seeds::{dice, seeds};
 
 /// Ends a test that would hang; no test passes or fails by it otherwise.
 const PLENTY: Duration = Duration::from_secs(60);
-
-/// So many seeds, times `SEAWALL_SEEDS` / 200; or the one that `SEAWALL_SEED` names.
-fn seeds(count: u64) -> Range<u64> {
-    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    match number("SEAWALL_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..(count * number("SEAWALL_SEEDS").unwrap_or(200)).div_ceil(200),
-    }
-}
-
-fn dice(seed: u64) -> SmallRng {
-    SmallRng::seed_from_u64(seed)
-}

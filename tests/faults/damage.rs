@@ -19,7 +19,7 @@ use seawall::{chaos::wait_until, spool::OpenError};
 use tokio::time::Instant;
 
 use crate::{
-    PLENTY, bounded, carver, dice,
+    PLENTY, bounded, carver, copied, dice,
     far::Far,
     record::Record,
     seeds,
@@ -316,7 +316,7 @@ fn restore(path: &Path, before: &BTreeMap<PathBuf, Option<Vec<u8>>>) -> bool {
 
 /// The loss has been reported, and a crash does not bring it up again.
 async fn crashed_and_opened(path: &Path, copy: &Path, far: &Far, what: &str) {
-    template::copy(path, copy);
+    copied::copy(path, copy);
     let (spool, line) = template::open(options(copy), far).await.unwrap();
     let recovery = spool.recovery();
     assert!(

@@ -14,38 +14,30 @@
 )]
 
 mod carver;
+#[path = "../shared/copied.rs"]
+mod copied;
 mod damage;
 mod far;
 mod injected;
 mod mounted;
 mod record;
 mod room;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 mod stalled;
 mod taken_away;
 mod template;
 mod torn;
 mod worker;
 
-use std::{env, ops::Range, sync::mpsc, thread, time::Duration};
+use std::{sync::mpsc, thread, time::Duration};
 
-use rand::{SeedableRng, rngs::SmallRng};
 use tokio::runtime;
+
+use self::seeds::{dice, seeds};
 
 /// Ends a test that would hang; no test passes or fails by it otherwise.
 const PLENTY: Duration = Duration::from_secs(60);
-
-/// So many seeds, times `SEAWALL_SEEDS` / 200; or the one that `SEAWALL_SEED` names.
-fn seeds(count: u64) -> Range<u64> {
-    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    match number("SEAWALL_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..(count * number("SEAWALL_SEEDS").unwrap_or(200)).div_ceil(200),
-    }
-}
-
-fn dice(seed: u64) -> SmallRng {
-    SmallRng::seed_from_u64(seed)
-}
 
 /// Runs `test` in a thread and a runtime of its own, so that what hangs there hangs no more than that.
 fn bounded<T: Send + 'static>(what: &str, test: impl Future<Output = T> + Send + 'static) -> T {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tower::Service as _;
 
 use crate::{
-    PLENTY, bounded, dice,
+    PLENTY, bounded, copied, dice,
     far::Far,
     mounted::{Disk, alone},
     record::Record,
@@ -201,7 +201,7 @@ async fn a_life(disk: PathBuf, min_free: Option<u64>, again: Again, seed: u64) -
             // That it cannot say how it was closed is no loss.
             let _ = spool.shutdown(Duration::ZERO).await;
         }
-        Again::Killed => template::copy(&path, copy.path()),
+        Again::Killed => copied::copy(&path, copy.path()),
     }
     if !matches!(again, Again::No) {
         drop((spool, line));
@@ -262,7 +262,7 @@ async fn put_back(copy: &Path, path: &Path) {
     .await
     .unwrap();
     std::fs::remove_dir_all(path).unwrap();
-    template::copy(copy, path);
+    copied::copy(copy, path);
     // Its copy may have holes.
     let ballast = path.join("BALLAST");
     if let Ok(file) = ballast.metadata() {

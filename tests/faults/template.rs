@@ -17,7 +17,7 @@ use seawall::{
 use tempfile::TempDir;
 use tower::{Layer as _, Service as _};
 
-use crate::{PLENTY, dice, far::Far, record::Record};
+use crate::{PLENTY, copied, dice, far::Far, record::Record};
 
 /// A spool that was closed in order, and what is in it.
 pub(crate) struct Template {
@@ -118,7 +118,7 @@ impl Template {
 
     /// A copy of it, at `path`.
     pub(crate) fn copy_to(&self, path: &Path) -> Far {
-        copy(&self.dir.path().join("spool"), path);
+        copied::copy(&self.dir.path().join("spool"), path);
         self.far.copy()
     }
 }
@@ -141,19 +141,6 @@ pub(crate) fn records(dice: &mut SmallRng, queues: usize, id: &mut u64) -> Vec<R
             Record::new(&queue, *id, dice.random_bool(0.97), padding)
         })
         .collect()
-}
-
-pub(crate) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// All files below, with what is in them.

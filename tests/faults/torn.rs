@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     PLENTY, bounded,
     carver::{Chunk, chunks},
-    dice,
+    copied, dice,
     far::Far,
     record::Record,
     seeds,
@@ -41,7 +41,7 @@ async fn tail(padding: usize) -> Tail {
     hand_in(&mut line, records).await;
     hand_in(&mut line, later).await;
     hand_in(&mut line, vec![Record::new("queue", 21, true, padding)]).await;
-    template::copy(&path, &dir.path().join("crashed"));
+    copied::copy(&path, &dir.path().join("crashed"));
     drop((spool, line));
     let file = dir.path().join("crashed/gen-1/db");
     let all = chunks(&fs::read(&file).unwrap());
@@ -69,7 +69,7 @@ enum Tear {
 
 async fn tear_and_open(tail: &Tail, at: usize, tear: Tear) {
     let path = tail.dir.path().join(format!("torn-{at}-{tear:?}"));
-    template::copy(&tail.dir.path().join("crashed"), &path);
+    copied::copy(&tail.dir.path().join("crashed"), &path);
     let file = path.join(
         tail.file
             .strip_prefix(tail.dir.path().join("crashed"))
