@@ -63,6 +63,7 @@ mod hosts;
 mod meters;
 mod options;
 mod pace;
+mod replicas;
 mod service;
 mod shared;
 mod status;
