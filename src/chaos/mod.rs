@@ -79,6 +79,7 @@ mod port;
 mod process;
 mod proxy;
 mod resp;
+mod rules;
 mod sentinel;
 mod server;
 mod wait;
