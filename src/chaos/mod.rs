@@ -6,6 +6,7 @@
 //!
 //! - [`RedisServer`]: a `redis-server` process to kill, freeze and restart, with or without its
 //!   data
+//! - [`SentinelSet`]: a primary, its replicas and their sentinels, to fail over
 //! - [`FaultProxy`]: a TCP proxy with a [`Fault`] that is switched while connections are open
 //! - [`Books`]: what was attempted, acknowledged and delivered, and their [`Balance`]
 //! - [`wait_until`]: waits for a thing, not for a time
@@ -78,6 +79,7 @@ mod port;
 mod process;
 mod proxy;
 mod resp;
+mod sentinel;
 mod server;
 mod wait;
 
@@ -86,5 +88,6 @@ pub use books::{Books, Entry};
 pub use builder::{RedisServerBuilder, StartError};
 pub use fault::Fault;
 pub use proxy::{Counts, FaultProxy};
+pub use sentinel::{SentinelSet, SentinelSetBuilder};
 pub use server::RedisServer;
 pub use wait::{NotMet, wait_until};
