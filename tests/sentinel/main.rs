@@ -10,6 +10,7 @@ mod failover;
 mod fake;
 mod finding;
 mod login;
+mod replicas;
 
 use std::time::Duration;
 
