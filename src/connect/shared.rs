@@ -1,27 +1,42 @@
 //! What callers and the reconnect loop share: the connection in use, or since when there is none.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    deployment::Deployment,
     dial::Dialer,
     generation::Generation,
     meters::Meters,
     options::ConnectOptions,
+    replicas::Replicas,
+    route::Route,
     status::{Status, Trouble},
 };
 use crate::{
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
+    replicas::{self, Teller},
 };
 
 /// Written by the reconnect loop alone, read by every call without a lock.
 pub(super) struct Shared {
     pub(super) options: ConnectOptions,
     pub(super) dialer: Dialer,
+    pub(super) route: Route,
+    pub(super) replicas: Replicas,
     pub(super) meters: Meters,
+    pub(super) teller: Teller,
+    /// The server has, or had, replicas.
+    has_replicas: AtomicBool,
     way: ArcSwap<Way>,
     status: watch::Sender<Status>,
 }
@@ -35,14 +50,18 @@ enum Way {
 }
 
 impl Shared {
-    pub(super) fn new(options: ConnectOptions, dialer: Dialer) -> Self {
+    pub(super) fn new(options: ConnectOptions, dialer: Dialer, route: Route) -> Self {
         let now = Instant::now();
         let meters = Meters::new(&options.metrics);
         meters.up.set(0);
         Self {
             options,
             dialer,
+            route,
+            replicas: Replicas::default(),
             meters,
+            teller: replicas::channel().0,
+            has_replicas: AtomicBool::new(false),
             way: ArcSwap::from_pointee(Way::Shut {
                 trouble: None,
                 next_attempt: now,
@@ -89,18 +108,30 @@ impl Shared {
         self.status.borrow().generation + 1
     }
 
+    /// Replicas have been seen, and are missed from now on.
+    pub(super) fn saw_replicas(&self) {
+        self.has_replicas.store(true, Relaxed);
+    }
+
+    /// Whether what the server has acknowledged is expected to be on others.
+    pub(super) fn expects_replicas(&self) -> bool {
+        self.has_replicas.load(Relaxed)
+            || !matches!(self.options.deployment, Deployment::Standalone(_))
+    }
+
     /// Lets calls through.
     pub(super) fn publish(&self, generation: &Arc<Generation>) {
         self.way.store(Arc::new(Way::Open(Arc::clone(generation))));
         self.meters.up.set(1);
         self.meters.generation.inc();
+        self.meters.master(Some(&generation.address));
         self.status.send_modify(|status| {
             status.up = true;
             status.generation = generation.number;
             status.since = generation.since;
         });
         tracing::info!(
-            address = %self.dialer.address(),
+            address = %generation.address,
             generation = generation.number,
             "connected to Redis"
         );
@@ -118,7 +149,7 @@ impl Shared {
             status.trouble = Some(trouble);
         });
         tracing::warn!(
-            address = %self.dialer.address(),
+            address = %generation.address,
             generation = generation.number,
             reason = trouble.as_str(),
             "gave up the connection to Redis: {trouble}"
@@ -137,7 +168,7 @@ impl Shared {
         // Once for each change: the attempts go on for as long as the outage.
         if is_news {
             tracing::warn!(
-                address = %self.dialer.address(),
+                address = %self.options.deployment,
                 reason = trouble.as_str(),
                 "cannot connect to Redis: {trouble}"
             );
