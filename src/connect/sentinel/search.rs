@@ -1,18 +1,23 @@
 //! The search for the master, and the watch for a better one.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{
     StreamExt,
     future::BoxFuture,
     stream::{FuturesOrdered, FuturesUnordered},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Candidate, Sentinels};
 use crate::connect::{
-    deployment::Endpoint, generation::Generation, meters::Outcome, pace::Pace, shared::Shared,
-    status::Trouble, supervisor::open_at,
+    deployment::Endpoint,
+    generation::Generation,
+    meters::Outcome,
+    pace::{Pace, spread},
+    shared::Shared,
+    status::Trouble,
+    supervisor::open_at,
 };
 
 /// Finds the master of a group, and remembers where it was.
@@ -84,11 +89,20 @@ impl<'a> Search<'a> {
                 )
             };
             for candidate in candidates {
-                if !self.tried.contains(&candidate) {
-                    self.tried.push(candidate.clone());
-                    pending.push(candidate.clone());
-                    attempts.push(Box::pin(attempt(self.shared, self.sentinels, candidate)));
+                if self.tried.contains(&candidate) {
+                    continue;
                 }
+                // It was not there when the search began.
+                let is_news = !self.tried.is_empty();
+                self.tried.push(candidate.clone());
+                pending.push(candidate.clone());
+                let (shared, sentinels) = (self.shared, self.sentinels);
+                attempts.push(Box::pin(async move {
+                    if is_news {
+                        sleep(a_moment(shared)).await;
+                    }
+                    attempt(shared, sentinels, candidate).await
+                }));
             }
             let is_over = attempts.is_empty() && (is_complete || is_late);
             spare = match spare {
@@ -232,18 +246,23 @@ impl<'a> Search<'a> {
                 {
                     Some(*until)
                 }
-                (Some(better), _) => match attempt(self.shared, self.sentinels, better).await {
-                    (better, Ok(generation)) => {
-                        self.accept(better);
-                        return generation;
+                (Some(better), held_before) => {
+                    if held_before.is_none() {
+                        sleep(a_moment(self.shared)).await;
                     }
-                    (better, Err(trouble)) => {
-                        self.note_mismatch(better.clone(), trouble);
-                        let until = Instant::now() + pace.after_failure(rand::random());
-                        held = Some((better, until));
-                        Some(until)
+                    match attempt(self.shared, self.sentinels, better).await {
+                        (better, Ok(generation)) => {
+                            self.accept(better);
+                            return generation;
+                        }
+                        (better, Err(trouble)) => {
+                            self.note_mismatch(better.clone(), trouble);
+                            let until = Instant::now() + pace.after_failure(rand::random());
+                            held = Some((better, until));
+                            Some(until)
+                        }
                     }
-                },
+                }
             };
             tokio::select! {
                 _ = news.changed() => {}
@@ -274,7 +293,13 @@ impl<'a> Search<'a> {
         let mut news = self.sentinels.beliefs.subscribe();
         // The sender is in `self`.
         let _ = news.wait_for(is_new).await;
+        sleep(a_moment(self.shared)).await;
     }
+}
+
+/// All clients hear of a new master at once.
+fn a_moment(shared: &Shared) -> Duration {
+    spread(shared.options.reconnect_first, rand::random())
 }
 
 /// A group has few servers, and fewer that were the master lately.
