@@ -33,6 +33,8 @@ pub(in crate::connect) struct Search<'a> {
     round: u64,
     /// The last one that was named and was no master, so that it is told once.
     mismatch: Option<Candidate>,
+    /// The names that are known instead of ours, so that they are told once.
+    other_names: Vec<Arc<str>>,
 }
 
 /// A server that was tried.
@@ -48,6 +50,7 @@ impl<'a> Search<'a> {
             tried: Vec::new(),
             round: 0,
             mismatch: None,
+            other_names: Vec::new(),
         }
     }
 
@@ -141,7 +144,11 @@ impl<'a> Search<'a> {
         let trouble = match worst {
             Some((_, trouble)) => trouble,
             None => {
-                let silence = news.borrow().silence(self.round);
+                let (silence, names) = {
+                    let beliefs = news.borrow();
+                    (beliefs.silence(self.round), beliefs.other_names())
+                };
+                self.note_other_names(names);
                 silence.unwrap_or(Trouble::SentinelsUnreachable)
             }
         };
@@ -206,6 +213,18 @@ impl<'a> Search<'a> {
             .retain(|past| *past != before.at && *past != now.at);
         self.past.push_front(before.at);
         self.past.truncate(MOST_PAST);
+    }
+
+    fn note_other_names(&mut self, names: Vec<Arc<str>>) {
+        if !names.is_empty() && names != self.other_names {
+            let known = names.join(", ");
+            tracing::warn!(
+                master = &**self.sentinels.master(),
+                known,
+                "the sentinels do not know the master's name"
+            );
+        }
+        self.other_names = names;
     }
 
     fn note_mismatch(&mut self, candidate: Candidate, trouble: Trouble) {
