@@ -109,6 +109,7 @@ mod hosts;
 mod meters;
 mod options;
 mod pace;
+mod readings;
 mod replicas;
 mod route;
 mod sentinel;
