@@ -267,6 +267,8 @@ impl<T> Request for Batch<T> {
 pub struct Applied {
     pub(super) outcome: Outcome,
     pub(super) duplicates: u64,
+    /// By somebody else than the far end: their numbers are spent, and it is not taken to have them.
+    pub(super) taken_over: bool,
 }
 
 #[derive(Debug)]
@@ -291,6 +293,7 @@ impl Applied {
         Self {
             outcome: Outcome::All,
             duplicates: 0,
+            taken_over: false,
         }
     }
 
@@ -326,6 +329,12 @@ impl Applied {
             outcome: Outcome::Gap { last },
             ..Self::all()
         }
+    }
+
+    /// Those that are in are kept by somebody else, and the far end is not taken to have them.
+    pub(crate) fn taken_over(mut self) -> Self {
+        self.taken_over = true;
+        self
     }
 
     /// How many of the records an earlier try had landed.

@@ -145,26 +145,23 @@ impl<T: Spoolable> Queue<T> {
         };
         self.lane.sent();
         let first = batch.first();
-        let (outcome, duplicates) = match answer {
-            Ok(Applied {
-                outcome,
-                duplicates,
-            }) => (outcome, duplicates),
-            Err(error) => (
-                Outcome::Stopped {
-                    through: first - 1,
-                    error,
-                },
-                0,
-            ),
-        };
+        let Applied {
+            outcome,
+            duplicates,
+            taken_over,
+        } = answer.unwrap_or_else(|error| Applied::stopped(first - 1, error));
         self.metrics.duplicates.inc_by(duplicates);
+        let keeper = if taken_over {
+            Keeper::SomebodyElse
+        } else {
+            Keeper::Redis
+        };
         match outcome {
             Outcome::All => {
-                self.settle(&batch, batch.last(), &mut from, now);
+                self.settle(&batch, batch.last(), &mut from, keeper, now);
             }
             Outcome::Stopped { through, error } => {
-                self.settle(&batch, through, &mut from, now);
+                self.settle(&batch, through, &mut from, keeper, now);
                 if let Some(rest) = batch.rest(through) {
                     self.on_failed(rest, from, error, now);
                 }
@@ -174,7 +171,7 @@ impl<T: Spoolable> Queue<T> {
                 count,
                 error,
             } => {
-                self.settle(&batch, through, &mut from, now);
+                self.settle(&batch, through, &mut from, keeper, now);
                 let until = (through + count).min(batch.last());
                 match from {
                     From::Memory(mut waiters) => {
@@ -203,8 +200,15 @@ impl<T: Spoolable> Queue<T> {
         }
     }
 
-    /// The records up to `through` are in Redis.
-    pub(super) fn settle(&mut self, batch: &Batch<T>, through: u64, from: &mut From, now: Instant) {
+    /// The records up to `through` are with `keeper`.
+    pub(super) fn settle(
+        &mut self,
+        batch: &Batch<T>,
+        through: u64,
+        from: &mut From,
+        keeper: Keeper,
+        now: Instant,
+    ) {
         if through < batch.first() {
             return;
         }
@@ -224,22 +228,32 @@ impl<T: Spoolable> Queue<T> {
         self.unblock();
         match from {
             From::Memory(waiters) => {
-                self.lane.acknowledge(through);
+                let place = match keeper {
+                    Keeper::Redis => {
+                        self.lane.acknowledge(through);
+                        Place::Delivered
+                    }
+                    Keeper::SomebodyElse => Place::Spooled,
+                };
                 let later = waiters.split_off(count);
                 let done = std::mem::replace(waiters, later);
                 if batch.has_spent() {
                     self.answer_some_expired(batch, done, now);
                 } else {
-                    self.answer(done, batch.first(), Place::Delivered, now);
+                    self.answer(done, batch.first(), place, now);
                 }
             }
             From::Disk(sent) => {
-                self.metrics.replayed.inc_by((count - expired) as u64);
+                let counter = match keeper {
+                    Keeper::Redis => &self.metrics.replayed,
+                    Keeper::SomebodyElse => &self.metrics.moved,
+                };
+                counter.inc_by((count - expired) as u64);
                 self.pace.delivered(count, now);
-                if sent.is_older() {
-                    self.replay.older_acknowledged(through);
-                } else {
-                    self.lane.acknowledge(through);
+                match keeper {
+                    Keeper::SomebodyElse => {}
+                    Keeper::Redis if sent.is_older() => self.replay.older_acknowledged(through),
+                    Keeper::Redis => self.lane.acknowledge(through),
                 }
                 self.replay
                     .remove(sent, through, &self.shared, &mut self.lane);
@@ -316,6 +330,14 @@ impl<T: Spoolable> Queue<T> {
             .collect();
         self.replay.park(parked, last, sent, &self.shared);
     }
+}
+
+/// Who has records from now on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeper {
+    Redis,
+    /// Redis is not to be asked for them.
+    SomebodyElse,
 }
 
 /// Callers whose records make one batch rather than two. Measured with `cargo bench --bench enqueue`.
