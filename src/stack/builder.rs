@@ -29,8 +29,8 @@ use crate::{
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it connects"]
 pub struct Builder {
-    topology: Topology,
-    targets: Vec<(Named, ConnectOptions)>,
+    pub(super) topology: Topology,
+    pub(super) targets: Vec<(Named, ConnectOptions)>,
     pub(super) retry: RetryPolicy,
     pub(super) breaker: BreakerOptions,
     pub(super) spool: SpoolOptions,

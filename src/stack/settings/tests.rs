@@ -108,19 +108,91 @@ fn a_setting_in_the_query_changes_no_other_part_of_it() {
     let shown = |url: &str| {
         format!(
             "{:?}",
-            read(url, Some("/s".into()), vec![]).map(|b| b.connection)
+            read(url.into(), Some("/s".into()), vec![]).map(|b| b.targets)
         )
     };
     assert!(shown(plain).contains("\"a b\""), "{}", shown(plain));
     assert_eq!(shown(&format!("{plain}&ack=spooled")), shown(plain));
-    let dir = read("redis://h?spool_dir=/a+b%20c", None, vec![]).expect("it is right");
+    let dir = read("redis://h?spool_dir=/a+b%20c".into(), None, vec![]).expect("it is right");
     assert!(format!("{:?}", dir.spool).contains("\"/a+b c\""));
 }
 
 #[test]
 fn what_is_missing_is_named() {
-    let error = read("redis://h", None, Vec::new()).expect_err("no directory");
+    let error = read("redis://h".into(), None, Vec::new()).expect_err("no directory");
     assert!(error.to_string().contains("SEAWALL_SPOOL_DIR"));
     let error = from_vars(Vec::new()).expect_err("no URL");
     assert!(error.to_string().contains(URL));
+}
+
+#[test]
+fn a_standby_can_be_named_in_the_query_and_in_the_environment() {
+    let vars = |extra: &[(&str, &str)]| {
+        let all = [(URL, "redis://u:s3cret@a?spool_dir=/s&ack=spooled")];
+        let all = all.iter().chain(extra);
+        let all = all.map(|(name, value)| ((*name).into(), (*value).into()));
+        from_vars(all.collect::<Vec<(OsString, OsString)>>())
+    };
+    let names = |builder: &Builder| -> Vec<String> {
+        let targets = builder.targets.iter();
+        targets.map(|(target, _)| target.name.clone()).collect()
+    };
+    let builder = vars(&[("SEAWALL_STANDBY_URL", "redis://b redis://:p@c/1")]);
+    assert_eq!(
+        names(&builder.expect("it is right")),
+        ["a-6379", "b-6379", "c-6379-1"]
+    );
+    let builder = vars(&[
+        ("SEAWALL_STANDBY_URL", "redis://b"),
+        ("SEAWALL_TARGET_NAMES", "eu, us"),
+        ("SEAWALL_FAILOVER_THRESHOLD", "2s"),
+        ("SEAWALL_FAILOVER_GRACE", "never"),
+    ]);
+    let builder = builder.expect("it is right");
+    assert_eq!(names(&builder), ["eu", "us"]);
+    assert_eq!(builder.topology.threshold.as_secs(), 2);
+    assert_eq!(builder.topology.grace, None);
+
+    let url = "redis://a?standby_url=rediss%3A%2F%2Fu%3Ap%40b%2F2&failover_grace=1h";
+    let builder = read(url.into(), Some("/s".into()), vec![]).expect("it is right");
+    assert_eq!(names(&builder), ["a-6379", "b-6379-2"]);
+    assert_eq!(
+        builder.topology.grace,
+        Some(std::time::Duration::from_secs(3600))
+    );
+}
+
+#[test]
+fn a_wrong_standby_is_refused_without_its_password() {
+    for (query, part) in [
+        ("failover_grace=1s", "goes with standby_url"),
+        (
+            "standby_url=redis%3A%2F%2Fu%3As3cret%40h",
+            "same deployment",
+        ),
+        (
+            "standby_url=bogus%3A%2F%2Fu%3As3cret%40h",
+            "target number 2",
+        ),
+        ("standby_url=", "2 to 16 URLs"),
+        (
+            "standby_url=redis%3A%2F%2Fb%3Fack%3Dspooled",
+            "first one's URL",
+        ),
+        (
+            "standby_url=redis%3A%2F%2Fb&target_names=a",
+            "one name for each",
+        ),
+        (
+            "standby_url=redis%3A%2F%2Fb&failover_grace=soon",
+            "or never",
+        ),
+    ] {
+        let refusal = refusal(&format!("redis://u:s3cret@h?{query}"));
+        assert!(refusal.contains(part), "{refusal}");
+        assert!(!refusal.contains("s3cret"), "{refusal}");
+    }
+    let named = Topology::failover(["redis://a?standby_url=redis%3A%2F%2Fc", "redis://b"]);
+    let error = read(named, Some("/s".into()), vec![]).expect_err("who is the standby?");
+    assert!(error.to_string().contains("itself"), "{error}");
 }
