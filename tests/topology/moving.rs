@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use seawall::{Job, Seawall, error::ErrorKind};
+use seawall::{
+    Job, Seawall, error::ErrorKind, job::Destination, sequence::Command, spool::Overflow,
+};
 
 use crate::support::{PLENTY, Pair, drained, jobs, list, until, until_active, waiting};
 
@@ -134,25 +136,52 @@ async fn what_the_other_target_has_no_room_for_stays_where_it_is() {
 }
 
 #[tokio::test]
-async fn what_the_other_target_refuses_for_good_is_parked_where_it_was() {
+async fn what_the_other_target_refuses_for_good_is_parked_where_it_was_and_doubles_no_other() {
     let mut pair = Pair::new().await;
-    let wrong = redis::cmd("SET").arg("q").arg("no list").to_owned();
     let seawall = pair.seawall().await;
     pair.a.kill().await.unwrap();
-    for (queue, job) in [("q", "one"), ("fine", "two"), ("q", "three")] {
-        assert!(
-            seawall
-                .enqueue(Job::new(queue, job))
-                .await
-                .unwrap()
-                .is_spooled()
-        );
+    let to = |key: &'static str, number: u32| {
+        let push = Command::new("RPUSH").arg(key).arg(number.to_string());
+        Job::new("mixed", "").with_destination(Destination::commands(vec![push]))
+    };
+    let jobs = [("q", 1), ("wrong", 2), ("q", 3), ("wrong", 4), ("q", 5)];
+    for receipt in seawall
+        .enqueue_all(jobs.map(|(key, number)| to(key, number)))
+        .await
+    {
+        assert!(receipt.unwrap().is_spooled());
     }
     until_active(&seawall, "b").await;
-    pair.b.command::<()>(&wrong).await.unwrap();
-    assert_eq!(moved(&seawall).await.unwrap(), 1);
+    let set = redis::cmd("SET").arg("wrong").arg("no list").to_owned();
+    pair.b.command::<()>(&set).await.unwrap();
+    assert_eq!(moved(&seawall).await.unwrap(), 3);
+    assert_eq!(list(&pair.b).await, ["1", "3", "5"]);
     let stats = seawall.target("a").unwrap().spool().stats();
     assert_eq!((stats.records, stats.parked), (0, 2));
+}
+
+#[tokio::test]
+async fn what_the_other_target_would_drop_stays_where_it_is() {
+    let mut pair = Pair::new().await;
+    let builder = pair.builder(pair.topology());
+    let seawall = builder.spool(|options| {
+        options
+            .with_max_records(100)
+            .with_overflow(Overflow::DropNewest)
+    });
+    let seawall = seawall.connect().await.unwrap();
+    until("both", || {
+        seawall.targets().all(|target| target.is_healthy())
+    })
+    .await;
+    pair.a.kill().await.unwrap();
+    let _ = pair.hand_in_many(&seawall, 80).await;
+    until_active(&seawall, "b").await;
+    pair.b.kill().await.unwrap();
+    let _ = pair.hand_in_many(&seawall, 50).await;
+    let refused = moved(&seawall).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::SpoolFull, "{refused:?}");
+    assert_eq!((waiting(&seawall, "a"), waiting(&seawall, "b")), (30, 100));
 }
 
 #[tokio::test]
