@@ -42,7 +42,17 @@ impl Watched {
         loop {
             status.mark_unchanged();
             breaker.mark_unchanged();
-            let is_healthy = self.look().await;
+            let looked = tokio::select! {
+                biased;
+                is_healthy = self.look() => Ok(is_healthy),
+                // A question to one that has just been lost may take its time.
+                changed = status.changed() => Err(changed),
+            };
+            let is_healthy = match looked {
+                Ok(is_healthy) => is_healthy,
+                Err(Ok(())) => continue,
+                Err(Err(_)) => return,
+            };
             healthy.send_if_modified(|healthy| {
                 let place = healthy.get_mut(self.at);
                 place.is_some_and(|place| std::mem::replace(place, is_healthy) != is_healthy)
@@ -71,13 +81,11 @@ impl Watched {
         if !lets_through(self.breaker.state()) {
             return false;
         }
-        match &self.check {
-            Some(check) => {
-                let answer = (check.ask)(self.connection.clone());
-                timeout(check.timeout, answer).await.unwrap_or(false)
-            }
-            None => true,
-        }
+        let Some(check) = &self.check else {
+            return true;
+        };
+        let answer = (check.ask)(self.connection.clone());
+        timeout(check.timeout, answer).await.unwrap_or(false)
     }
 
     /// When to look again although nothing has changed.

@@ -8,5 +8,8 @@
 mod directories;
 mod moving;
 mod restarts;
+mod seeded;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 mod support;
 mod switching;
