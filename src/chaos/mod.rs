@@ -6,6 +6,7 @@
 //!
 //! - [`RedisServer`]: a `redis-server` process to kill, freeze and restart, with or without its
 //!   data
+//! - [`SentinelSet`]: a primary, its replicas and their sentinels, to fail over
 //! - [`FaultProxy`]: a TCP proxy with a [`Fault`] that is switched while connections are open
 //! - [`Books`]: what was attempted, acknowledged and delivered, and their [`Balance`]
 //! - [`wait_until`]: waits for a thing, not for a time
@@ -74,10 +75,13 @@ mod books;
 mod builder;
 mod connection;
 mod fault;
+mod nemesis;
 mod port;
 mod process;
 mod proxy;
 mod resp;
+mod rules;
+mod sentinel;
 mod server;
 mod wait;
 
@@ -85,6 +89,8 @@ pub use balance::Balance;
 pub use books::{Books, Entry};
 pub use builder::{RedisServerBuilder, StartError};
 pub use fault::Fault;
+pub use nemesis::{Attack, AttackError, Deed, Nemesis, ProxiedServer, Strike, Target};
 pub use proxy::{Counts, FaultProxy};
+pub use sentinel::{SentinelSet, SentinelSetBuilder};
 pub use server::RedisServer;
 pub use wait::{NotMet, wait_until};

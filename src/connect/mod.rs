@@ -54,13 +54,16 @@
 //! # }
 //! ```
 
+mod deployment;
 mod dial;
 mod error;
 mod exclusive;
 mod generation;
+mod hosts;
 mod meters;
 mod options;
 mod pace;
+mod replicas;
 mod service;
 mod shared;
 mod status;

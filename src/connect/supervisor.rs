@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     generation::{Generation, Suspicion},
     pace::Pace,
+    replicas,
     shared::Shared,
     status::Trouble,
 };
@@ -20,6 +21,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         let delay = match open(&shared).await {
             Ok(generation) => {
+                let history = replicas::history(generation.line(), options.probe_timeout).await;
+                let expects = shared.expects_replicas();
+                shared
+                    .teller
+                    .begin_term(generation.number, history, expects);
                 shared.publish(&generation);
                 let trouble = attend(&shared, &generation).await;
                 let delay = pace.after_loss(generation.since.elapsed(), rand::random());
@@ -60,6 +66,10 @@ async fn attend(shared: &Shared, generation: &Generation) -> Trouble {
     tokio::select! {
         biased;
         trouble = generation.suspected() => trouble,
+        trouble = replicas::watch(shared, generation) => {
+            generation.suspect(trouble);
+            trouble
+        }
         trouble = probe(shared, generation) => {
             // From here on no call goes onto it.
             generation.suspect(trouble);

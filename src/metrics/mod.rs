@@ -43,6 +43,7 @@
 
 mod families;
 mod spool;
+mod tail;
 mod target;
 
 use prometheus::Registry;
@@ -50,6 +51,7 @@ use prometheus::Registry;
 pub use self::{
     families::{BreakerMetrics, CallMetrics, ConnectMetrics, RetryMetrics},
     spool::{QueueMetrics, SpoolMetrics},
+    tail::TailMetrics,
     target::TargetMetrics,
 };
 

@@ -87,11 +87,13 @@
 //! # }
 //! ```
 
+mod applied;
 mod audit;
 mod batch;
 mod chunk;
 mod commit;
 mod crypt;
+mod detour;
 mod dir;
 mod driver;
 mod ending;
@@ -112,6 +114,7 @@ mod shared;
 mod slots;
 pub mod stopped;
 mod store;
+mod tail;
 mod usage;
 
 use std::{
@@ -130,9 +133,11 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "encrypt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "encrypt")))]
 pub use self::crypt::{InvalidKey, Key, Keys};
+pub(crate) use self::detour::Detour;
 pub use self::{
+    applied::Applied,
     audit::{LaneLoss, Recovery},
-    batch::{Applied, Batch, Place, Receipt, Spoolable, Undecodable},
+    batch::{Asks, Batch, Place, Receipt, Spoolable, Undecodable},
     chunk::{LaneId, Parked},
     commit::Durability,
     crypt::KeyProblem,
@@ -144,6 +149,7 @@ pub use self::{
     readiness::Readiness,
     service::Spooling,
     slots::SpoolDir,
+    tail::TailOptions,
 };
 use self::{shared::Shared, slots::Adoption};
 use crate::{

@@ -4,12 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tower::{ServiceBuilder, retry::Retry};
 
-use super::{
-    BuildError, directory,
-    divert::{Diversion, DivertLayer},
-    recovery::Recovery,
-    topology::Named,
-};
+use super::{BuildError, directory, recovery::Recovery, topology::Named};
 use crate::{
     breaker::{Breaker, BreakerHandle, BreakerLayer, BreakerOptions},
     connect::{ConnectOptions, Connection},
@@ -33,7 +28,6 @@ pub(super) struct Arm {
     pub(super) spool: Spool<Write>,
     pub(super) connection: Connection,
     pub(super) breaker: BreakerHandle,
-    pub(super) diversion: Diversion,
     pub(super) recovery: Recovery,
     pub(super) metrics: TargetMetrics,
 }
@@ -62,18 +56,17 @@ impl Arm {
         let options = plan
             .spool
             .with_metrics(metrics.spool)
-            .with_recoveries(recovery.signal());
+            .with_recoveries(recovery.signal())
+            .with_replicas(connection.replicas());
         let spool = Spool::open(options).await?;
         if let Some(base) = plan.base {
             // Before there is a way out: nothing has been sent yet.
             claim(&plan.target, base, &spool, is_shared).await?;
         }
         let retry = RetryLayer::new(plan.retry).with_metrics(metrics.retry);
-        let diversion = Diversion::default();
 
         let enqueue = ServiceBuilder::new()
             .layer(SpoolLayer::new(&spool))
-            .layer(DivertLayer(diversion.clone()))
             .layer(SequenceLayer::new())
             .layer(retry.clone())
             .layer(breaker.clone())
@@ -94,7 +87,6 @@ impl Arm {
             spool,
             connection,
             breaker: handle,
-            diversion,
             recovery,
             metrics: metrics.target,
         })

@@ -21,6 +21,7 @@ use super::{
     checks::{Watched, lets_through},
     failover::{Failover, Switch},
     topology::Topology,
+    transfer::Transfer,
 };
 use crate::error::Error;
 
@@ -127,15 +128,14 @@ impl Arms {
             // It never ends by itself: the sender is in `self`.
             let _ = changes.wait_for(|active| *active == from_at).await;
         };
-        let diverted = from.diversion.begin(to.enqueue.clone());
-        from.recovery.announce();
+        let transfer = Transfer::begin(from, to);
         tokio::select! {
             biased;
             () = becomes_active => Err(Error::invalid(
                 "what waits for the active target cannot be moved: new jobs go there",
             )),
-            error = diverted.failed() => Err(error),
-            () = from.spool.flush() => Ok(diverted.moved()),
+            error = transfer.failed() => Err(error),
+            () = from.spool.flush() => Ok(transfer.moved()),
         }
     }
 }

@@ -55,7 +55,6 @@ mod arms;
 mod builder;
 mod checks;
 mod directory;
-mod divert;
 mod failover;
 mod health;
 mod identity;
@@ -63,6 +62,7 @@ mod recovery;
 mod settings;
 mod target;
 mod topology;
+mod transfer;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 

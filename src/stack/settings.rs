@@ -5,7 +5,6 @@ mod values;
 use std::ffi::OsString;
 
 use percent_encoding::percent_decode_str;
-use url::Url;
 
 use self::values::{NUMBER, choice, count, size, time};
 use super::{BuildError, Builder, Topology};
@@ -184,14 +183,17 @@ fn key(name: &str) -> String {
 }
 
 /// The connection's part of the URL, and ours.
+///
+/// As text, and as it was written: a list of hosts is no URL to a parser, and a space encoded anew
+/// would be a plus.
 fn split(text: &str) -> Result<(ConnectOptions, Vec<(String, String)>), BuildError> {
-    let Ok(mut url) = Url::parse(text) else {
-        // The connection says better what is wrong with it.
-        return Ok((ConnectOptions::from_url(text)?, Vec::new()));
+    let (url, fragment) = match text.find('#') {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
     };
+    let (before, query) = url.split_once('?').unwrap_or((url, ""));
     let known = |name: &str| SETTINGS.iter().any(|(known, _)| *known == name);
     let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let query = url.query().unwrap_or_default();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -201,13 +203,9 @@ fn split(text: &str) -> Result<(ConnectOptions, Vec<(String, String)>), BuildErr
             theirs.push(pair);
         }
     }
-    if ours.is_empty() {
-        return Ok((ConnectOptions::from_url(text)?, ours));
-    }
-    // As it was written: a space encoded anew would be a plus.
-    let theirs = theirs.join("&");
-    url.set_query(Some(&*theirs).filter(|theirs| !theirs.is_empty()));
-    Ok((ConnectOptions::from_parsed_url(&url)?, ours))
+    let mark = if theirs.is_empty() { "" } else { "?" };
+    let url = format!("{before}{mark}{}{fragment}", theirs.join("&"));
+    Ok((ConnectOptions::from_url(&url)?, ours))
 }
 
 /// The connection to one that is not the first.

@@ -105,6 +105,47 @@ async fn with_the_other_target_out_as_well_they_wait_there() {
     assert_eq!(list(&pair.b).await, jobs("a", 1..=100));
 }
 
+/// After each reconnect Redis is asked what it still has, before anything else goes there. One that does not
+/// answer that must not hold up what is not for it.
+#[tokio::test]
+async fn what_is_moved_does_not_wait_for_the_target_it_leaves() {
+    let pair = Pair::new().await;
+    let seawall = pair.seawall().await;
+    for job in jobs("before", 1..=5) {
+        assert!(
+            seawall
+                .enqueue(Job::new("q", job))
+                .await
+                .unwrap()
+                .is_delivered()
+        );
+    }
+    let mute = redis::cmd("ACL")
+        .arg("SETUSER")
+        .arg("default")
+        .arg("-get")
+        .to_owned();
+    pair.a.command::<()>(&mute).await.unwrap();
+    let cut = redis::cmd("CLIENT")
+        .arg("KILL")
+        .arg("TYPE")
+        .arg("normal")
+        .to_owned();
+    let _ = pair.a.command::<u64>(&cut).await.unwrap();
+    let blocked = || pair.lanes("a", "blocked") == 1.0;
+    until("a refusal", blocked).await;
+    assert!(
+        seawall.target("a").unwrap().is_healthy(),
+        "it only refuses to say"
+    );
+    let _ = pair.hand_in_many(&seawall, 20).await;
+    assert_eq!(waiting(&seawall, "a"), 20);
+    seawall.target("a").unwrap().breaker().force_open();
+    until_active(&seawall, "b").await;
+    assert_eq!(moved(&seawall).await.unwrap(), 20);
+    assert_eq!(list(&pair.b).await, jobs("a", 1..=20));
+}
+
 #[tokio::test]
 async fn what_the_other_target_has_no_room_for_stays_where_it_is() {
     let mut pair = Pair::new().await;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use prometheus::Registry;
+use prometheus::{Registry, proto::Metric};
 use seawall::{
     Error, Job, Seawall,
     chaos::{Books, RedisServer, wait_until},
@@ -136,16 +136,24 @@ impl Pair {
 
     /// The sum of a metric's series that have this target.
     pub(crate) fn metric(&self, name: &str, target: &str) -> f64 {
+        self.sum(name, &[target])
+    }
+
+    /// How many lanes of the target are in this state.
+    pub(crate) fn lanes(&self, target: &str, state: &str) -> f64 {
+        self.sum("seawall_lanes", &[target, state])
+    }
+
+    fn sum(&self, name: &str, values: &[&str]) -> f64 {
         let families = self.registry.gather();
         let metrics = families.iter().filter(|family| family.name() == name);
         let metrics = metrics.flat_map(|family| family.get_metric());
+        let has = |metric: &Metric, value: &str| {
+            let mut labels = metric.get_label().iter();
+            labels.any(|label| label.value() == value)
+        };
         metrics
-            .filter(|metric| {
-                metric
-                    .get_label()
-                    .iter()
-                    .any(|label| label.value() == target)
-            })
+            .filter(|metric| values.iter().all(|value| has(metric, value)))
             .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
             .sum()
     }

@@ -113,6 +113,15 @@ fn a_setting_in_the_query_changes_no_other_part_of_it() {
     };
     assert!(shown(plain).contains("\"a b\""), "{}", shown(plain));
     assert_eq!(shown(&format!("{plain}&ack=spooled")), shown(plain));
+    for plain in [
+        "redis+sentinel://u:p@h1,h2/m/1",
+        "redis+cluster://h1:1,h2:2",
+    ] {
+        assert!(shown(plain).starts_with("Ok"), "{}", shown(plain));
+        assert_eq!(shown(&format!("{plain}?ack=spooled")), shown(plain));
+        let more = format!("{plain}?protocol=resp3");
+        assert_eq!(shown(&format!("{more}&spool_after=1s")), shown(&more));
+    }
     let dir = read("redis://h?spool_dir=/a+b%20c".into(), None, vec![]).expect("it is right");
     assert!(format!("{:?}", dir.spool).contains("\"/a+b c\""));
 }

@@ -1,7 +1,7 @@
 //! What was spooled for one target goes to another: only when somebody asks for it.
 //!
-//! [`Divert`] is a stage of each target's line, below its spool. While a move is under way it hands the records
-//! of each batch in to the spool of the other target, and answers that they have been taken over.
+//! The records of each batch are handed in to the spool of the other target. They are done with once that has
+//! them, in Redis or on disk.
 
 use std::{
     collections::HashSet,
@@ -12,51 +12,42 @@ use std::{
     task::{Context, Poll},
 };
 
-use arc_swap::ArcSwapOption;
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Either},
-};
+use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tower::{Layer, Service};
+use tower::Service;
 
+use super::arm::Arm;
 use crate::{
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
     sequence::Write,
-    spool::{Applied, Batch, LaneId, Receipt, Spooling},
+    spool::{Applied, Batch, Detour, LaneId, Receipt, Spooling},
 };
 
-/// Where the records of a target go instead of to it, if anywhere.
-#[derive(Clone, Default)]
-pub(super) struct Diversion(Arc<ArcSwapOption<Move>>);
+/// A transfer under way, for as long as this is there.
+pub(super) struct Transfer {
+    moving: Arc<Move>,
+    _detour: Detour<Write>,
+}
 
-impl Diversion {
-    /// From now on they go to `to`, until what is returned is dropped.
-    pub(super) fn begin(&self, to: Spooling<Write>) -> Diverted {
+impl Transfer {
+    pub(super) fn begin(from: &Arm, to: &Arm) -> Self {
         let moving = Arc::new(Move {
-            to,
+            to: to.enqueue.clone(),
             moved: AtomicU64::new(0),
             ahead: Mutex::default(),
             failure: Mutex::default(),
             failed: Notify::new(),
         });
-        self.0.store(Some(moving.clone()));
-        Diverted {
-            diversion: self.clone(),
+        let detour = from.spool.detour(TakeOver(moving.clone()));
+        from.recovery.announce();
+        Self {
             moving,
+            _detour: detour,
         }
     }
-}
 
-/// A move under way.
-pub(super) struct Diverted {
-    diversion: Diversion,
-    moving: Arc<Move>,
-}
-
-impl Diverted {
     /// How many records the other target has taken over.
     pub(super) fn moved(&self) -> u64 {
         self.moving.moved.load(Ordering::Relaxed)
@@ -70,12 +61,6 @@ impl Diverted {
             }
             self.moving.failed.notified().await;
         }
-    }
-}
-
-impl Drop for Diverted {
-    fn drop(&mut self) {
-        self.diversion.0.store(None);
     }
 }
 
@@ -119,7 +104,7 @@ impl Move {
                 }
             }
         }
-        let applied = match failure {
+        Ok(match failure {
             None => Applied::all(),
             Some(error) if error.kind() == ErrorKind::Redis && error.is_permanent() => {
                 Applied::refused(through, 1, error)
@@ -129,8 +114,7 @@ impl Move {
                 self.failed.notify_one();
                 Applied::stopped(through, error)
             }
-        };
-        Ok(applied.taken_over())
+        })
     }
 
     /// Whether the record need not be kept any longer where it was.
@@ -150,44 +134,20 @@ impl Move {
     }
 }
 
-/// Makes [`Divert`]s.
-pub(super) struct DivertLayer(pub(super) Diversion);
-
-impl<S> Layer<S> for DivertLayer {
-    type Service = Divert<S>;
-
-    fn layer(&self, inner: S) -> Divert<S> {
-        Divert {
-            inner,
-            diversion: self.0.clone(),
-        }
-    }
-}
-
-/// The inner service, or the spool of another target while a move is under way.
+/// Takes batches on behalf of the other target.
 #[derive(Clone)]
-pub(super) struct Divert<S> {
-    inner: S,
-    diversion: Diversion,
-}
+struct TakeOver(Arc<Move>);
 
-impl<S> Service<Batch<Write>> for Divert<S>
-where
-    S: Service<Batch<Write>, Response = Applied, Error = Error>,
-{
+impl Service<Batch<Write>> for TakeOver {
     type Response = Applied;
     type Error = Error;
-    type Future = Either<S::Future, BoxFuture<'static, Result<Applied, Error>>>;
+    type Future = BoxFuture<'static, Result<Applied, Error>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, batch: Batch<Write>) -> Self::Future {
-        match self.diversion.0.load_full() {
-            // A batch without records is about the lane as this target knows it.
-            Some(moving) if batch.len() > 0 => Either::Right(moving.take_over(batch).boxed()),
-            _ => Either::Left(self.inner.call(batch)),
-        }
+        self.0.clone().take_over(batch).boxed()
     }
 }
