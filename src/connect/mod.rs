@@ -54,13 +54,17 @@
 //! # }
 //! ```
 
+mod deployment;
 mod dial;
 mod error;
 mod exclusive;
 mod generation;
+mod hosts;
 mod meters;
 mod options;
 mod pace;
+mod route;
+mod sentinel;
 mod service;
 mod shared;
 mod status;
