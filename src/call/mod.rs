@@ -87,6 +87,7 @@ pub struct RedisCall {
     name: &'static str,
     repeat: Repeat,
     deadline: Option<Instant>,
+    for_replicas: bool,
 }
 
 impl RedisCall {
@@ -106,6 +107,7 @@ impl RedisCall {
             name,
             repeat,
             deadline: None,
+            for_replicas: false,
         }
     }
 
@@ -128,6 +130,21 @@ impl RedisCall {
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// Lets a replica answer, where the connection was
+    /// [told to use them](crate::connect::ConnectOptions::with_replica_reads); the answer may be old.
+    ///
+    /// It means nothing for a call that is not known to only read, and the master answers then.
+    #[must_use]
+    pub fn with_replica_read(mut self) -> Self {
+        self.for_replicas = self.body.only_reads();
+        self
+    }
+
+    /// Whether a replica may answer.
+    pub(crate) fn is_for_replicas(&self) -> bool {
+        self.for_replicas
     }
 
     /// The name that metrics and errors show.

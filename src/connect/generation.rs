@@ -112,7 +112,7 @@ impl Generation {
 
     /// What is held against it, if anything: no new call goes onto it then.
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        self.suspicion.trouble.get().copied()
+        self.suspicion.trouble()
     }
 
     /// Waits until something is held against it.
@@ -144,11 +144,16 @@ impl Suspicion {
         }
     }
 
+    /// What is held, if anything.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.trouble.get().copied()
+    }
+
     /// Waits until something is held. Cancel safe, for one waiter.
     pub(super) async fn raised(&self) -> Trouble {
         loop {
-            if let Some(trouble) = self.trouble.get() {
-                return *trouble;
+            if let Some(trouble) = self.trouble() {
+                return trouble;
             }
             self.news.notified().await;
         }

@@ -63,6 +63,7 @@ mod hosts;
 mod meters;
 mod options;
 mod pace;
+mod replicas;
 mod route;
 mod sentinel;
 mod service;

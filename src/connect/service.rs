@@ -206,6 +206,15 @@ async fn attempt(inner: Arc<Inner>, call: RedisCall) -> Result<Reply, Error> {
     let generation = shared
         .current()
         .map_err(|error| error.with_call(call.name()))?;
+    if call.is_for_replicas() && shared.options.replica_reads {
+        let read = shared.replicas.read(&call, started, until).await;
+        shared.meters.read_from(read.is_some());
+        match read {
+            Some(Ok(value)) => return Ok(Reply::new(value)),
+            Some(Err(refusal)) => return Err(refusal.into_error(&call)),
+            None => {}
+        }
+    }
     let mut line = generation.line();
     let answer = timeout_at(until, send(call.body(), &mut line)).await;
     let elapsed = started.elapsed();
@@ -300,6 +309,10 @@ impl Refusal {
             refusal.verdict.landed = Landed::Maybe;
         }
         refusal
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.verdict.class
     }
 
     /// Redis said no, as opposed to nothing.

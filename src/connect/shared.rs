@@ -10,6 +10,7 @@ use super::{
     generation::Generation,
     meters::Meters,
     options::ConnectOptions,
+    replicas::Replicas,
     route::Route,
     status::{Status, Trouble},
 };
@@ -23,6 +24,7 @@ pub(super) struct Shared {
     pub(super) options: ConnectOptions,
     pub(super) dialer: Dialer,
     pub(super) route: Route,
+    pub(super) replicas: Replicas,
     pub(super) meters: Meters,
     way: ArcSwap<Way>,
     status: watch::Sender<Status>,
@@ -45,6 +47,7 @@ impl Shared {
             options,
             dialer,
             route,
+            replicas: Replicas::default(),
             meters,
             way: ArcSwap::from_pointee(Way::Shut {
                 trouble: None,

@@ -10,6 +10,7 @@ use super::{
     deployment::Address,
     generation::{Generation, Suspicion},
     pace::Pace,
+    replicas,
     route::{Finder, Route},
     sentinel,
     shared::Shared,
@@ -23,6 +24,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         Route::Sentinel(sentinels) => tokio::select! {
             () = serve(&shared) => {}
             () = sentinel::keep(&shared, sentinels) => {}
+            () = replicas::keep(&shared, sentinels), if shared.options.replica_reads => {}
         },
     }
 }
