@@ -54,9 +54,11 @@
 //! # }
 //! ```
 
+mod cluster;
 mod deployment;
 mod dial;
 mod error;
+mod exchange;
 mod exclusive;
 mod generation;
 mod hosts;

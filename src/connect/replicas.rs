@@ -17,11 +17,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    exchange::{Refusal, send},
     deployment::Endpoint,
     generation::Suspicion,
     pace::Pace,
     sentinel::Sentinels,
-    service::{Refusal, send},
     shared::Shared,
     status::Trouble,
 };

@@ -1,9 +1,9 @@
 -- Applies consecutive records of one lane, each a group of commands, skipping those applied before.
 --
--- KEYS  lane, and the keys of the commands so far as they are known
+-- KEYS  lane, and the keys of the commands so far as they are known to lie in its hash slot
 -- ARGV  first number, number the lane must have reached, lifetime in seconds, then for each record:
---       how many commands, and for each: how many arguments (negative: an answer of 0 is a refusal),
---       arguments
+--       how many commands (negative: a key of theirs lies in another hash slot), and for each: how
+--       many arguments (negative: an answer of 0 is a refusal), arguments
 --
 -- {'done', skipped}
 -- {'gap', last}
@@ -35,6 +35,8 @@ end
 local at, number, skipped = 4, first, 0
 while at <= #ARGV do
   local commands = tonumber(ARGV[at])
+  local elsewhere = commands < 0
+  commands = math.abs(commands)
   at = at + 1
   if number <= last then skipped = skipped + 1 end
   for command = 1, commands do
@@ -52,6 +54,11 @@ while at <= #ARGV do
       local failed = type(answer) == 'table' and answer.err
       if not failed and must and answer == 0 then
         failed = 'EXISTS the same member is there already'
+      end
+      -- A key that this node of a cluster has not: one of the lane's slot is on its way to another.
+      if failed and not elsewhere and string.find(failed, 'non local key', 1, true) then
+        failed = 'TRYAGAIN the slot is on its way to another node'
+        answer = {err = failed}
       end
       if failed then
         -- Before Redis 7.2 a missing permission inside a script is a plain ERR.

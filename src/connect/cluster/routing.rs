@@ -1,0 +1,91 @@
+//! One call: to the node that has its keys, and on to where that one sends it.
+
+use std::sync::Arc;
+
+use super::{
+    super::exchange::{Limit, Manner, Outcome, Refusal, exchange},
+    Cluster, Shared,
+    map::{Redirect, redirect},
+};
+use crate::{
+    RedisCall, Reply,
+    call::{Body, keys},
+    error::Error,
+};
+
+/// Sends a call, and follows redirections within the time of one attempt.
+///
+/// Nothing is sent a second time that the first node has not refused whole.
+pub(in super::super) async fn attempt(
+    cluster: Arc<Cluster>,
+    call: RedisCall,
+) -> Result<Reply, Error> {
+    let shared = &*cluster.shared;
+    let slot = keys::slot_of(call.body())
+        .map_err(|keys::CrossSlot| Error::cross_slot().with_call(call.name()))?;
+    let limit = Limit::of(&call, shared.options.response_timeout)?;
+    shared
+        .send(call.body(), slot, limit)
+        .await
+        .map_err(|error| error.with_call(call.name()))?
+        .conclude(&call, limit, &shared.meters)
+}
+
+impl Shared {
+    /// # Errors
+    ///
+    /// Nothing was sent: there is no connection to the node.
+    async fn send(
+        &self,
+        body: &Body,
+        slot: Option<u16>,
+        limit: Limit,
+    ) -> Result<Outcome, Error> {
+        let mut node = self.owner(slot)?;
+        let mut manner = Manner::Plain;
+        let mut refused: Option<Refusal> = None;
+        for _ in 0..=MOST_REDIRECTS {
+            let generation = match (node.server.shared.current(), refused) {
+                (Ok(generation), _) => generation,
+                // Known for too short a time to be connected: the next attempt finds it.
+                (Err(_), Some(refusal)) => return Ok(Outcome::Refused(refusal)),
+                (Err(error), None) => return Err(self.away(Some(&error))),
+            };
+            let refusal = match exchange(&generation, body, manner, limit).await {
+                Outcome::Refused(refusal) => refusal,
+                done => return Ok(done),
+            };
+            let Some(redirect) = redirect(&refusal.error, &node.endpoint) else {
+                if refusal.error.code() == Some("CLUSTERDOWN") {
+                    self.is_wrong.notify_one();
+                }
+                return Ok(Outcome::Refused(refusal));
+            };
+            let next = match redirect {
+                Redirect::Moved { slot, to } => {
+                    manner = Manner::Plain;
+                    self.is_wrong.notify_one();
+                    self.redirected(&to, Some(slot))
+                }
+                Redirect::Ask { to } => {
+                    manner = Manner::Asking;
+                    self.redirected(&to, None)
+                }
+            };
+            let may_follow = manner == Manner::Plain || !matches!(body, Body::Pipeline(_));
+            match next {
+                Some(next) if may_follow && !refusal.has_landed() => node = next,
+                _ => return Ok(Outcome::Refused(refusal)),
+            }
+            refused = Some(refusal);
+        }
+        match refused {
+            Some(refusal) => Ok(Outcome::Refused(refusal)),
+            None => Err(self.away(None)),
+        }
+    }
+}
+
+/// One for a slot that has moved, one for the next that is moving, and as many again. Two nodes that
+/// name each other would go on for ever.
+const MOST_REDIRECTS: usize = 4;
