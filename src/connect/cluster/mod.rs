@@ -33,7 +33,6 @@ use self::layout::{Layout, Node};
 pub(super) use self::routing::attempt;
 use super::{
     ConnectError, ConnectOptions, Status,
-    Trouble,
     deployment::{Address, Deployment, Endpoint},
     dial::Dialer,
     meters::Meters,
