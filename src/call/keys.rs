@@ -208,7 +208,10 @@ mod tests {
     fn several_slots_are_noticed_in_commands_and_pipelines() {
         let cmd = |words: &[&str]| redis::cmd(words[0]).arg(&words[1..]).to_owned();
         let of = |body: Body| slot_of(&body);
-        assert_eq!(of(cmd(&["MGET", "{a}1", "{a}2"]).into()), Ok(Some(slot(b"a"))));
+        assert_eq!(
+            of(cmd(&["MGET", "{a}1", "{a}2"]).into()),
+            Ok(Some(slot(b"a")))
+        );
         assert_eq!(of(cmd(&["MGET", "a", "b"]).into()), Err(CrossSlot));
         assert_eq!(of(cmd(&["PING"]).into()), Ok(None));
         let mut pipe = redis::pipe();

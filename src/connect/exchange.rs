@@ -215,9 +215,17 @@ impl Refusal {
         refusal
     }
 
-    /// Whether nothing of it was done, so that it may be sent elsewhere.
+    /// Whether some of it was done, or may have been, so that it must not be sent elsewhere.
     pub(super) fn has_landed(&self) -> bool {
         self.verdict.landed != Landed::No
+    }
+
+    /// What one node of several refuses is no outage of them all.
+    pub(super) fn of_one_node(mut self) -> Self {
+        if self.verdict.class == Class::Outage {
+            self.verdict.class = Class::Transient;
+        }
+        self
     }
 
     pub(super) fn class(&self) -> Class {

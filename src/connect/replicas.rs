@@ -17,8 +17,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    exchange::{Refusal, send},
     deployment::Endpoint,
+    exchange::{Refusal, send},
     generation::Suspicion,
     pace::Pace,
     sentinel::Sentinels,

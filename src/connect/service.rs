@@ -155,9 +155,8 @@ impl Connection {
         };
         let mut status = self.status();
         // Not only until the status says so: one that is about to be replaced is up, and of no use.
-        let ready = async {
-            while server.shared.current().is_err() && status.changed().await.is_ok() {}
-        };
+        let ready =
+            async { while server.shared.current().is_err() && status.changed().await.is_ok() {} };
         // If time is up, the error below says so.
         let _ = timeout(limit, ready).await;
         server.shared.current().map(drop)
@@ -278,7 +277,10 @@ async fn attempt(inner: Arc<Inner>, call: RedisCall) -> Result<Reply, Error> {
         .current()
         .map_err(|error| error.with_call(call.name()))?;
     if call.is_for_replicas() && shared.options.replica_reads {
-        let read = shared.replicas.read(&call, limit.started, limit.until).await;
+        let read = shared
+            .replicas
+            .read(&call, limit.started, limit.until)
+            .await;
         shared.meters.read_from(read.is_some());
         match read {
             Some(Ok(value)) => return Ok(Reply::new(value)),
@@ -295,7 +297,9 @@ async fn ask(servers: &[Arc<Inner>], question: &Cmd) -> Vec<Result<Value, RedisE
     let answers = join_all(servers.iter().map(|server| async move {
         let mut line = server.shared.current().ok()?.line();
         let answer = line.send_packed_command(question);
-        timeout(server.shared.options.probe_timeout, answer).await.ok()
+        timeout(server.shared.options.probe_timeout, answer)
+            .await
+            .ok()
     }));
     answers.await.into_iter().flatten().collect()
 }

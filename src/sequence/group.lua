@@ -32,6 +32,15 @@ local function remember(through)
   if through > last then store(through) end
 end
 
+local clustered
+local function is_cluster()
+  if clustered == nil then
+    local info = redis.pcall('INFO', 'cluster')
+    clustered = type(info) == 'string' and string.find(info, 'cluster_enabled:1', 1, true) ~= nil
+  end
+  return clustered
+end
+
 local at, number, skipped = 4, first, 0
 while at <= #ARGV do
   local commands = tonumber(ARGV[at])
@@ -39,6 +48,11 @@ while at <= #ARGV do
   commands = math.abs(commands)
   at = at + 1
   if number <= last then skipped = skipped + 1 end
+  -- Redis would carry it out as long as both slots happen to be this node's, and not a day longer.
+  if number > last and elsewhere and is_cluster() then
+    remember(number - 1)
+    return {'refused', number - 1, 1, 'CROSSSLOT a key is not in the hash slot of the queue', skipped}
+  end
   for command = 1, commands do
     local arguments = tonumber(ARGV[at])
     local must = arguments < 0

@@ -185,8 +185,11 @@ fn for_each_key<'a>(write: &'a Write, queue: &'a str, mut found: impl FnMut(&'a 
         Effect::Push { key, .. } => found(key.as_deref().unwrap_or(queue).as_bytes()),
         Effect::Group(commands) => {
             for command in commands {
-                let arguments: Vec<&[u8]> =
-                    command.arguments.iter().map(|argument| &argument[..]).collect();
+                let arguments: Vec<&[u8]> = command
+                    .arguments
+                    .iter()
+                    .map(|argument| &argument[..])
+                    .collect();
                 each_key(&arguments, &mut found);
             }
         }
@@ -215,7 +218,9 @@ fn hash_tag(queue: &str) -> Cow<'_, str> {
         // In braces it would mean something else, so a number of the same slot stands for it.
         let home = slot::slot(queue.as_bytes());
         let stands_for_it = |number: &String| slot::slot(number.as_bytes()) == home;
-        let number = (0..u32::MAX).map(|number| number.to_string()).find(stands_for_it);
+        let number = (0..u32::MAX)
+            .map(|number| number.to_string())
+            .find(stands_for_it);
         return Cow::Owned(number.unwrap_or_default());
     }
     tag
@@ -236,7 +241,17 @@ mod tests {
         assert_eq!(hash_tag("emails"), "emails");
         assert_eq!(hash_tag("app:{emails}:high"), "emails");
         assert_eq!(hash_tag("{emails"), "{emails");
-        for queue in ["emails", "app:{emails}:high", "{}emails", "{emails", "a}b", "{a", "}", "{{a}}", ""] {
+        for queue in [
+            "emails",
+            "app:{emails}:high",
+            "{}emails",
+            "{emails",
+            "a}b",
+            "{a",
+            "}",
+            "{{a}}",
+            "",
+        ] {
             let lane = format!("seawall:{{{}}}:lane:1", hash_tag(queue));
             assert_eq!(
                 slot::slot(lane.as_bytes()),

@@ -28,7 +28,11 @@ async fn jobs_of_many_queues_arrive_in_order_wherever_their_slots_are() {
     assert_eq!(line.seawall.health().spool.records, 0);
     let mut owners = std::collections::BTreeSet::new();
     for queue in &queues {
-        assert_eq!(list(&cluster, queue).await, Vec::from_iter(0..20), "{queue}");
+        assert_eq!(
+            list(&cluster, queue).await,
+            Vec::from_iter(0..20),
+            "{queue}"
+        );
         owners.insert(cluster.owner_of(queue).await.unwrap());
     }
     assert_eq!(owners.len(), 3);
@@ -44,7 +48,9 @@ async fn one_replica_is_enough_to_find_the_others() {
     let cluster = RedisCluster::start().await.unwrap();
     let connection = connection(&cluster.url_of(&[5])).await;
     for key in key_of_each(&cluster, 3).await {
-        send(&connection, call(&format!("SET {key} 1"))).await.unwrap();
+        send(&connection, call(&format!("SET {key} 1")))
+            .await
+            .unwrap();
         let value: u8 = send(&connection, call(&format!("GET {key}")))
             .await
             .unwrap()
@@ -53,7 +59,10 @@ async fn one_replica_is_enough_to_find_the_others() {
         assert_eq!(value, 1);
     }
     let status = *connection.status().borrow();
-    assert!(status.up && status.trouble.is_none() && status.generation >= 3, "{status:?}");
+    assert!(
+        status.up && status.trouble.is_none() && status.generation >= 3,
+        "{status:?}"
+    );
     send(&connection, call("PING")).await.unwrap();
 }
 
@@ -77,7 +86,12 @@ async fn the_password_is_for_all_nodes_and_shown_nowhere() {
     let wrong = Connection::open(options).unwrap();
     let mut status = wrong.status();
     let refused = status.wait_for(|status| status.trouble == Some(Trouble::Credentials));
-    drop(tokio::time::timeout(PLENTY, refused).await.unwrap().unwrap());
+    drop(
+        tokio::time::timeout(PLENTY, refused)
+            .await
+            .unwrap()
+            .unwrap(),
+    );
     let error = send(&wrong, call("GET a")).await.unwrap_err();
     assert!(error.is_outage() && !error.may_have_landed(), "{error:?}");
     assert!(!format!("{error:?} {wrong:?}").contains("wr0ng"));
@@ -91,7 +105,12 @@ async fn a_server_that_is_no_node_of_a_cluster_is_told_from_one_that_is_away() {
     let mut status = connection.status();
     let told = status.wait_for(|status| status.trouble == Some(Trouble::NoCluster));
     drop(tokio::time::timeout(PLENTY, told).await.unwrap().unwrap());
-    assert!(send(&connection, call("GET a")).await.unwrap_err().is_outage());
+    assert!(
+        send(&connection, call("GET a"))
+            .await
+            .unwrap_err()
+            .is_outage()
+    );
 }
 
 #[tokio::test]
@@ -99,9 +118,19 @@ async fn a_call_across_slots_is_refused_before_it_is_sent() {
     let cluster = RedisCluster::builder().replicas(0).start().await.unwrap();
     let connection = connection(&cluster.url()).await;
     let mut pipe = redis::pipe();
-    pipe.cmd("SET").arg("k3y:a").arg(1).cmd("SET").arg("k3y:b").arg(1);
+    pipe.cmd("SET")
+        .arg("k3y:a")
+        .arg(1)
+        .cmd("SET")
+        .arg("k3y:b")
+        .arg(1);
     let mut atomic = redis::pipe();
-    atomic.atomic().cmd("GET").arg("k3y:a").cmd("GET").arg("k3y:b");
+    atomic
+        .atomic()
+        .cmd("GET")
+        .arg("k3y:a")
+        .cmd("GET")
+        .arg("k3y:b");
     let mut evalsha = redis::cmd("EVALSHA");
     evalsha.arg("0123").arg(2).arg("k3y:a").arg("k3y:b");
     for refused in [
@@ -119,11 +148,18 @@ async fn a_call_across_slots_is_refused_before_it_is_sent() {
         assert!(!shown.contains("k3y"), "{shown}");
     }
     // What the name of the command does not tell, the server sees.
-    let error = send(&connection, call("SORT a BY b* STORE c")).await.unwrap_err();
+    let error = send(&connection, call("SORT a BY b* STORE c"))
+        .await
+        .unwrap_err();
     assert!(error.is_permanent(), "{error:?}");
     for node in cluster.nodes() {
         let stats: String = node.command(&cmd("INFO commandstats")).await.unwrap();
-        for name in ["cmdstat_mget", "cmdstat_rename", "cmdstat_evalsha", "cmdstat_multi"] {
+        for name in [
+            "cmdstat_mget",
+            "cmdstat_rename",
+            "cmdstat_evalsha",
+            "cmdstat_multi",
+        ] {
             assert!(!stats.contains(name), "{stats}");
         }
     }
@@ -175,19 +211,18 @@ async fn a_job_for_another_slot_than_its_queues_is_refused_by_itself() {
         Destination::commands(vec![count, push])
     };
     line.enqueue(queue, 0..3).await;
-    for destination in [
-        push(&keys[1]),
-        push(&near),
-        group(&keys[2]),
-        group(&near),
-    ] {
+    for destination in [push(&keys[1]), push(&near), group(&keys[2]), group(&near)] {
         let job = Job::new(queue, "never").with_destination(destination);
         let error = line.seawall.enqueue(job).await.unwrap_err();
         assert!(error.is_permanent(), "{error:?}");
     }
     line.enqueue(queue, 3..6).await;
     let health = line.seawall.health();
-    assert_eq!((health.spool.records, health.spool.parked), (0, 0), "{health:?}");
+    assert_eq!(
+        (health.spool.records, health.spool.parked),
+        (0, 0),
+        "{health:?}"
+    );
     assert_eq!(list(&cluster, queue).await, Vec::from_iter(0..6));
     for key in [&keys[1], &keys[2], &near] {
         assert!(list(&cluster, key).await.is_empty(), "{key}");

@@ -74,8 +74,13 @@ async fn groups_of_commands_survive_a_slot_that_moves() {
         while !done.load(Relaxed) {
             let group = vec![
                 Command::new("INCR").arg("{g}:count"),
-                Command::new("HSET").arg(format!("{{g}}:job:{number}")).arg("state").arg("queued"),
-                Command::new("RPUSH").arg("{g}:list").arg(number.to_string()),
+                Command::new("HSET")
+                    .arg(format!("{{g}}:job:{number}"))
+                    .arg("state")
+                    .arg("queued"),
+                Command::new("RPUSH")
+                    .arg("{g}:list")
+                    .arg(number.to_string()),
             ];
             let job = Job::new("{g}", "").with_destination(Destination::commands(group));
             let _receipt = line.seawall.enqueue(job).await.unwrap();
@@ -93,7 +98,10 @@ async fn groups_of_commands_survive_a_slot_that_moves() {
             .await
             .unwrap();
         more(&accepted, 20).await;
-        migration.move_these(&cluster, &["{g}:count"]).await.unwrap();
+        migration
+            .move_these(&cluster, &["{g}:count"])
+            .await
+            .unwrap();
         more(&accepted, 20).await;
         while migration.move_keys(&cluster, 10).await.unwrap() > 0 {}
         migration.finish(&cluster).await.unwrap();
@@ -130,7 +138,10 @@ async fn a_call_follows_its_slot_and_is_done_once() {
     let error = send(&connection, seawall::RedisCall::new("two", pipe.clone()))
         .await
         .unwrap_err();
-    assert!(error.is_transient() && !error.may_have_landed(), "{error:?}");
+    assert!(
+        error.is_transient() && !error.may_have_landed(),
+        "{error:?}"
+    );
     migration.finish(&cluster).await.unwrap();
     assert_eq!(incr().await, 4, "MOVED");
     cluster.migrate_slot(slot, to, from).await.unwrap();
@@ -152,12 +163,18 @@ async fn a_script_is_loaded_again_on_the_node_that_its_slot_moves_to() {
     let from = cluster.owner_of_slot(slot).await.unwrap();
     for step in 1..4 {
         let (from, to) = ((from + step - 1) % 3, (from + step) % 3);
-        cluster.node(to).command::<()>(&cmd("SCRIPT FLUSH")).await.unwrap();
+        cluster
+            .node(to)
+            .command::<()>(&cmd("SCRIPT FLUSH"))
+            .await
+            .unwrap();
         let migration = cluster.begin_migration(slot, from, to).await.unwrap();
         while migration.move_keys(&cluster, 10).await.unwrap() > 0 {}
-        line.enqueue("q", step as u64 * 10..step as u64 * 10 + 5).await;
+        line.enqueue("q", step as u64 * 10..step as u64 * 10 + 5)
+            .await;
         migration.finish(&cluster).await.unwrap();
-        line.enqueue("q", step as u64 * 10 + 5..step as u64 * 10 + 10).await;
+        line.enqueue("q", step as u64 * 10 + 5..step as u64 * 10 + 10)
+            .await;
     }
     line.drained().await;
     wait_until("an agreement", PLENTY, || async {

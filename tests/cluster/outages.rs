@@ -13,7 +13,10 @@ use seawall::{
 
 use crate::{
     seeds::{dice, seeds},
-    support::{Line, PLENTY, call, clean, connection, key_of_each, list, more, replicated, send, under_load},
+    support::{
+        Line, PLENTY, call, clean, connection, key_of_each, list, more, replicated, send,
+        under_load,
+    },
 };
 
 fn queues() -> Vec<String> {
@@ -21,7 +24,10 @@ fn queues() -> Vec<String> {
 }
 
 /// What the replica had is all there is to be lost, and it had everything.
-async fn a_primary_goes(how: impl AsyncFn(&mut RedisCluster, usize), back: impl AsyncFn(&mut RedisCluster, usize)) {
+async fn a_primary_goes(
+    how: impl AsyncFn(&mut RedisCluster, usize),
+    back: impl AsyncFn(&mut RedisCluster, usize),
+) {
     let mut cluster = RedisCluster::start().await.unwrap();
     let line = Line::to(&cluster).await;
     for queue in queues() {
@@ -32,16 +38,21 @@ async fn a_primary_goes(how: impl AsyncFn(&mut RedisCluster, usize), back: impl 
     let replica = cluster.replica_of(gone).await.unwrap();
     how(&mut cluster, gone).await;
     // Into the outage, through it, and after it.
-    let balance = under_load(&mut cluster, &line, &queues_of("r"), async |cluster, accepted| {
-        wait_until("a new primary", PLENTY, || async {
-            cluster.owner_of("q0").await == Ok(replica)
-        })
-        .await
-        .unwrap();
-        more(accepted, 500).await;
-        back(cluster, gone).await;
-        more(accepted, 500).await;
-    })
+    let balance = under_load(
+        &mut cluster,
+        &line,
+        &queues_of("r"),
+        async |cluster, accepted| {
+            wait_until("a new primary", PLENTY, || async {
+                cluster.owner_of("q0").await == Ok(replica)
+            })
+            .await
+            .unwrap();
+            more(accepted, 500).await;
+            back(cluster, gone).await;
+            more(accepted, 500).await;
+        },
+    )
     .await;
     clean(&balance);
     for queue in queues() {
@@ -49,7 +60,11 @@ async fn a_primary_goes(how: impl AsyncFn(&mut RedisCluster, usize), back: impl 
     }
     line.drained().await;
     for queue in queues() {
-        assert_eq!(list(&cluster, &queue).await, Vec::from_iter(0..40), "{queue}");
+        assert_eq!(
+            list(&cluster, &queue).await,
+            Vec::from_iter(0..40),
+            "{queue}"
+        );
     }
 }
 
@@ -116,7 +131,10 @@ async fn a_dead_or_frozen_node_holds_up_no_call_to_another() {
         futures_util::join!(of_the_lost, of_the_others);
         assert!(line.seawall.health().up);
         let error = line.seawall.call(call(&format!("GET {}", keys[0]))).await;
-        assert!(!error.unwrap_err().is_outage(), "the breaker is one for all");
+        assert!(
+            !error.unwrap_err().is_outage(),
+            "the breaker is one for all"
+        );
         if frozen {
             cluster.thaw(0).unwrap();
         } else {
@@ -171,7 +189,9 @@ async fn a_cluster_whose_seeds_are_all_gone_is_found_by_the_nodes_that_were_lear
     cluster.wait_until_ok().await.unwrap();
     connection.wait_ready(PLENTY).await.unwrap();
     for key in ["a", "b", "c", "d"] {
-        send(&connection, call(&format!("SET {key} 1"))).await.unwrap();
+        send(&connection, call(&format!("SET {key} 1")))
+            .await
+            .unwrap();
     }
 }
 
@@ -179,7 +199,11 @@ async fn a_cluster_whose_seeds_are_all_gone_is_found_by_the_nodes_that_were_lear
 async fn key_of_each_but(cluster: &RedisCluster, node: usize) -> String {
     for number in 0.. {
         let key = format!("k{number}");
-        if cluster.owner_of(&key).await.is_ok_and(|owner| owner != node) {
+        if cluster
+            .owner_of(&key)
+            .await
+            .is_ok_and(|owner| owner != node)
+        {
             return key;
         }
     }
@@ -189,7 +213,12 @@ async fn key_of_each_but(cluster: &RedisCluster, node: usize) -> String {
 /// All that was acknowledged is on disk, so any loss or double would be ours.
 #[tokio::test]
 async fn kills_freezes_and_moves_lose_and_double_nothing() {
-    let mut cluster = RedisCluster::builder().replicas(0).durable().start().await.unwrap();
+    let mut cluster = RedisCluster::builder()
+        .replicas(0)
+        .durable()
+        .start()
+        .await
+        .unwrap();
     for seed in seeds(4) {
         let mut dice = dice(seed);
         let line = Line::to(&cluster).await;
@@ -213,13 +242,19 @@ async fn kills_freezes_and_moves_lose_and_double_nothing() {
                         let queue = &queues[dice.random_range(0..queues.len())];
                         let slot = cluster.slot_of(queue).await.unwrap();
                         let from = cluster.owner_of_slot(slot).await.unwrap();
-                        cluster.migrate_slot(slot, from, (from + 1) % 3).await.unwrap();
+                        cluster
+                            .migrate_slot(slot, from, (from + 1) % 3)
+                            .await
+                            .unwrap();
                     }
                 }
                 cluster.wait_until_ok().await.unwrap();
             }
         })
         .await;
-        assert!(balance.is_clean() && balance.lost == 0, "seed {seed}: {balance}");
+        assert!(
+            balance.is_clean() && balance.lost == 0,
+            "seed {seed}: {balance}"
+        );
     }
 }

@@ -15,11 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{
-        Status, Trouble,
-        deployment::Endpoint,
-        pace::Pace,
-    },
+    super::{Status, Trouble, deployment::Endpoint, pace::Pace},
     Shared, is_up,
     map::{View, most_common},
 };
@@ -164,7 +160,9 @@ impl Stock {
 fn tell(shared: &Shared, status: &Status, trouble: Option<Trouble>) {
     let address = &shared.options.deployment;
     match trouble {
-        None => tracing::info!(%address, generation = status.generation, "connected to the cluster"),
+        None => {
+            tracing::info!(%address, generation = status.generation, "connected to the cluster")
+        }
         Some(trouble) => tracing::warn!(
             %address,
             reason = trouble.as_str(),
@@ -250,9 +248,16 @@ async fn ask(
     endpoint: &Endpoint,
 ) -> Option<View> {
     let mut questions = redis::Pipeline::with_capacity(2);
-    questions.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("INFO");
+    questions
+        .cmd("CLUSTER")
+        .arg("SLOTS")
+        .cmd("CLUSTER")
+        .arg("INFO");
     let answers = line.send_packed_commands(&questions, 0, 2);
-    let answers = timeout(shared.options.probe_timeout, answers).await.ok()?.ok()?;
+    let answers = timeout(shared.options.probe_timeout, answers)
+        .await
+        .ok()?
+        .ok()?;
     let [slots, info] = answers.as_slice() else {
         return None;
     };

@@ -146,7 +146,10 @@ impl<S: Clone> Layout<S> {
         now: Instant,
         mut open: impl FnMut(&Endpoint) -> Option<S>,
     ) -> u16 {
-        let at = self.nodes.iter().position(|node| node.endpoint == *endpoint);
+        let at = self
+            .nodes
+            .iter()
+            .position(|node| node.endpoint == *endpoint);
         if let Some(at) = at {
             self.nodes[at].learnt = now;
             return u16::try_from(at).unwrap_or(NOBODY);

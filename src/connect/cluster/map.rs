@@ -157,7 +157,10 @@ mod tests {
         assert!(view.serves);
         assert_eq!(view.ranges[0].primary, at("h2", 7));
         assert_eq!(view.ranges[0].replicas, [at("h1", 8)]);
-        assert_eq!((view.ranges[1].first, &view.ranges[1].primary), (9, &at("h1", 7)));
+        assert_eq!(
+            (view.ranges[1].first, &view.ranges[1].primary),
+            (9, &at("h1", 7))
+        );
     }
 
     #[test]
@@ -192,11 +195,27 @@ mod tests {
         let to = |host| at(host, 7);
         assert_eq!(
             read("-MOVED 3 h:7\r\n"),
-            Some(Redirect::Moved { slot: 3, to: to("h") })
+            Some(Redirect::Moved {
+                slot: 3,
+                to: to("h")
+            })
         );
-        assert_eq!(read("-ASK 3 :7\r\n"), Some(Redirect::Ask { to: to("here") }));
-        assert_eq!(read("-ASK 3 2001:db8::1:7\r\n"), Some(Redirect::Ask { to: to("2001:db8::1") }));
-        for other in ["-MOVED 3 ?:7\r\n", "-MOVED\r\n", "-ERR 3 h:7\r\n", "-MOVED 99999 h:7\r\n"] {
+        assert_eq!(
+            read("-ASK 3 :7\r\n"),
+            Some(Redirect::Ask { to: to("here") })
+        );
+        assert_eq!(
+            read("-ASK 3 2001:db8::1:7\r\n"),
+            Some(Redirect::Ask {
+                to: to("2001:db8::1")
+            })
+        );
+        for other in [
+            "-MOVED 3 ?:7\r\n",
+            "-MOVED\r\n",
+            "-ERR 3 h:7\r\n",
+            "-MOVED 99999 h:7\r\n",
+        ] {
             assert_eq!(read(other), None, "{other}");
         }
     }

@@ -191,25 +191,27 @@ impl Shared {
         up.cloned().ok_or_else(|| self.away(None))
     }
 
-    /// The error of a call whose node is away.
+    /// Whether the cluster serves, and has another node than this one to do it.
     ///
-    /// As long as others are there it is no outage: the breaker is one for the whole cluster, and must
-    /// not shut the way to them.
-    fn away(&self, error: Option<&Error>) -> Error {
-        let layout = self.layout.load();
-        let others = layout.nodes().iter().any(|node| is_up(&node.server));
-        let class = if others {
-            Class::Transient
-        } else {
-            Class::Outage
-        };
-        let after = error.and_then(Error::retry_after);
+    /// As long as it does, what befalls one node's calls is no outage: the breaker is one for the whole
+    /// cluster, and must not shut the way to the others.
+    fn serves_without(&self, node: &Endpoint) -> bool {
+        let others = |other: &&Node<Arc<Inner>>| other.endpoint != *node && is_up(&other.server);
+        self.status.borrow().up && self.layout.load().primaries().iter().any(others)
+    }
+
+    /// The error of a call whose node is away; `node` is none if nobody knows one.
+    fn away(&self, node: Option<(&Endpoint, &Error)>) -> Error {
         let trouble = self.status.borrow().trouble;
-        let cause = match trouble {
-            _ if others => "the primary of the call's slot is away",
-            Some(trouble) => trouble.explain(),
-            None => "no node has been found yet",
+        let (class, cause) = match (node, trouble) {
+            (Some((endpoint, _)), _) if self.serves_without(endpoint) => {
+                let cause = "the primary of the call's slot is away";
+                (Class::Transient, cause)
+            }
+            (_, Some(trouble)) => (Class::Outage, trouble.explain()),
+            (_, None) => (Class::Outage, "no node that could serve it has been found"),
         };
+        let after = node.and_then(|(_, error)| error.retry_after());
         Error::new(ErrorKind::Connect, Verdict::new(class, Landed::No))
             .with_cause(cause)
             .with_retry_after(after.unwrap_or(self.options.reconnect_first))

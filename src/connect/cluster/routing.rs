@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    super::exchange::{Limit, Manner, Outcome, Refusal, exchange},
+    super::{
+        deployment::Endpoint,
+        exchange::{Limit, Manner, Outcome, Refusal, exchange},
+    },
     Cluster, Shared,
     map::{Redirect, redirect},
 };
@@ -35,12 +38,7 @@ impl Shared {
     /// # Errors
     ///
     /// Nothing was sent: there is no connection to the node.
-    async fn send(
-        &self,
-        body: &Body,
-        slot: Option<u16>,
-        limit: Limit,
-    ) -> Result<Outcome, Error> {
+    async fn send(&self, body: &Body, slot: Option<u16>, limit: Limit) -> Result<Outcome, Error> {
         let mut node = self.owner(slot)?;
         let mut manner = Manner::Plain;
         let mut refused: Option<Refusal> = None;
@@ -48,8 +46,8 @@ impl Shared {
             let generation = match (node.server.shared.current(), refused) {
                 (Ok(generation), _) => generation,
                 // Known for too short a time to be connected: the next attempt finds it.
-                (Err(_), Some(refusal)) => return Ok(Outcome::Refused(refusal)),
-                (Err(error), None) => return Err(self.away(Some(&error))),
+                (Err(_), Some(refusal)) => return Ok(self.refused(refusal, &node.endpoint)),
+                (Err(error), None) => return Err(self.away(Some((&node.endpoint, &error)))),
             };
             let refusal = match exchange(&generation, body, manner, limit).await {
                 Outcome::Refused(refusal) => refusal,
@@ -59,7 +57,7 @@ impl Shared {
                 if refusal.error.code() == Some("CLUSTERDOWN") {
                     self.is_wrong.notify_one();
                 }
-                return Ok(Outcome::Refused(refusal));
+                return Ok(self.refused(refusal, &node.endpoint));
             };
             let next = match redirect {
                 Redirect::Moved { slot, to } => {
@@ -75,14 +73,22 @@ impl Shared {
             let may_follow = manner == Manner::Plain || !matches!(body, Body::Pipeline(_));
             match next {
                 Some(next) if may_follow && !refusal.has_landed() => node = next,
-                _ => return Ok(Outcome::Refused(refusal)),
+                _ => return Ok(self.refused(refusal, &node.endpoint)),
             }
             refused = Some(refusal);
         }
         match refused {
-            Some(refusal) => Ok(Outcome::Refused(refusal)),
+            Some(refusal) => Ok(self.refused(refusal, &node.endpoint)),
             None => Err(self.away(None)),
         }
+    }
+
+    fn refused(&self, refusal: Refusal, by: &Endpoint) -> Outcome {
+        Outcome::Refused(if self.serves_without(by) {
+            refusal.of_one_node()
+        } else {
+            refusal
+        })
     }
 }
 
