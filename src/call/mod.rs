@@ -89,6 +89,8 @@ pub struct RedisCall {
     name: &'static str,
     repeat: Repeat,
     deadline: Option<Instant>,
+    generation: Option<u64>,
+    exclusive: bool,
     for_replicas: bool,
 }
 
@@ -109,6 +111,8 @@ impl RedisCall {
             name,
             repeat,
             deadline: None,
+            generation: None,
+            exclusive: false,
             for_replicas: false,
         }
     }
@@ -132,6 +136,33 @@ impl RedisCall {
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// Goes over the connection with this number, which [`Status`](crate::connect::Status) shows, and over
+    /// no later one: it fails, an outage and not sent, once that has been replaced. For calls that only
+    /// make sense to the server that has answered the ones before.
+    #[must_use]
+    pub fn with_generation(mut self, generation: u64) -> Self {
+        self.generation = Some(generation);
+        self
+    }
+
+    /// Goes over a connection that no other call uses meanwhile: for WAIT, which holds up all that comes
+    /// behind it. It has no time limit but its own.
+    #[must_use]
+    pub fn with_exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// The number of the only connection it may go over, if there is one.
+    pub fn generation(&self) -> Option<u64> {
+        self.generation
+    }
+
+    /// Whether it needs a connection to itself.
+    pub fn is_exclusive(&self) -> bool {
+        self.exclusive
     }
 
     /// Lets a replica answer, where the connection was

@@ -130,6 +130,13 @@ pub(super) fn out_of_time(call: &RedisCall, landed: Landed) -> Error {
     Error::new(ErrorKind::Timeout, Verdict::new(Class::Transient, landed)).with_call(call.name())
 }
 
+/// The only connection that the call may go over is no more.
+pub(super) fn replaced(call: &RedisCall) -> Error {
+    Error::new(ErrorKind::Connect, Verdict::new(Class::Outage, Landed::No))
+        .with_cause("the connection that it was meant for has been replaced")
+        .with_call(call.name())
+}
+
 /// Sends a call and waits for its answer, for as long as it takes.
 pub(super) async fn send(body: &Body, line: &mut MultiplexedConnection) -> Result<Value, Refusal> {
     send_as(body, Manner::Plain, line).await

@@ -19,6 +19,8 @@ use crate::classify;
 pub(super) struct Generation {
     pub(super) number: u64,
     pub(super) address: Address,
+    /// Names the server and its data, if that is known.
+    pub(super) history: Option<Arc<str>>,
     pub(super) since: Instant,
     lines: Box<[MultiplexedConnection]>,
     next: AtomicUsize,
@@ -32,6 +34,7 @@ impl Generation {
     pub(super) fn new(
         number: u64,
         address: Address,
+        history: Option<Arc<str>>,
         lines: Vec<MultiplexedConnection>,
         suspect_after: u32,
         suspicion: Arc<Suspicion>,
@@ -41,6 +44,7 @@ impl Generation {
         Self {
             number,
             address,
+            history,
             since: Instant::now(),
             lines: lines.into(),
             next: AtomicUsize::new(0),

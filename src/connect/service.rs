@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
-use redis::{Cmd, RedisError, Value};
 use tokio::{runtime::Handle, sync::watch, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::Service;
@@ -18,7 +16,7 @@ use super::{
     ConnectError, ConnectOptions, Exclusive, Status,
     cluster::{self, Cluster},
     dial::Dialer,
-    exchange::{Limit, Manner, exchange},
+    exchange::{Limit, Manner, exchange, replaced},
     exclusive::Pool,
     route::Route,
     shared::Shared,
@@ -26,7 +24,7 @@ use super::{
 };
 #[cfg(doc)]
 use crate::error::ErrorKind;
-use crate::{RedisCall, Reply, error::Error};
+use crate::{RedisCall, Reply, error::Error, replicas::Replicas};
 
 /// A connection to Redis that replaces itself.
 ///
@@ -173,6 +171,15 @@ impl Connection {
         }
     }
 
+    /// What is known of the replicas of the server, or of all primaries of a cluster, for
+    /// [`SpoolOptions::with_replicas`](crate::spool::SpoolOptions::with_replicas).
+    pub fn replicas(&self) -> Replicas {
+        match &self.way {
+            Way::Server(server) => server.shared.teller.replicas(),
+            Way::Cluster(cluster) => cluster.replicas(),
+        }
+    }
+
     /// Whether there is a working connection now.
     pub fn is_up(&self) -> bool {
         match &self.way {
@@ -216,16 +223,6 @@ impl Connection {
         match &self.way {
             Way::Server(server) => server.exclusive().await,
             Way::Cluster(cluster) => cluster.owner(key.as_ref())?.exclusive().await,
-        }
-    }
-
-    /// Asks each primary that is connected, and returns what those say that answer in time: the probe
-    /// timeout.
-    #[allow(dead_code, reason = "for those who follow the replicas")]
-    pub(crate) async fn ask_primaries(&self, question: &Cmd) -> Vec<Result<Value, RedisError>> {
-        match &self.way {
-            Way::Server(server) => ask(std::slice::from_ref(server), question).await,
-            Way::Cluster(cluster) => ask(&cluster.primaries(), question).await,
         }
     }
 }
@@ -276,6 +273,15 @@ async fn attempt(inner: Arc<Inner>, call: RedisCall) -> Result<Reply, Error> {
     let generation = shared
         .current()
         .map_err(|error| error.with_call(call.name()))?;
+    if call
+        .generation()
+        .is_some_and(|only| only != generation.number)
+    {
+        return Err(replaced(&call));
+    }
+    if call.is_exclusive() {
+        return inner.exclusive().await?.call(&call).await;
+    }
     if call.is_for_replicas() && shared.options.replica_reads {
         let read = shared
             .replicas
@@ -291,15 +297,4 @@ async fn attempt(inner: Arc<Inner>, call: RedisCall) -> Result<Reply, Error> {
     exchange(&generation, call.body(), Manner::Plain, limit)
         .await
         .conclude(&call, limit, &shared.meters)
-}
-
-async fn ask(servers: &[Arc<Inner>], question: &Cmd) -> Vec<Result<Value, RedisError>> {
-    let answers = join_all(servers.iter().map(|server| async move {
-        let mut line = server.shared.current().ok()?.line();
-        let answer = line.send_packed_command(question);
-        timeout(server.shared.options.probe_timeout, answer)
-            .await
-            .ok()
-    }));
-    answers.await.into_iter().flatten().collect()
 }

@@ -10,7 +10,7 @@ use super::{
     deployment::Address,
     generation::{Generation, Suspicion},
     pace::Pace,
-    replicas,
+    readings, replicas,
     route::{Finder, Route},
     sentinel,
     shared::Shared,
@@ -62,6 +62,10 @@ async fn use_up(
     finder: &mut Finder<'_>,
 ) -> (Arc<Generation>, Trouble) {
     loop {
+        let (history, expects) = (generation.history.clone(), shared.expects_replicas());
+        // Before anything can be acknowledged by this one.
+        let number = generation.number;
+        shared.teller.begin_term(number, history, expects);
         shared.publish(&generation);
         tokio::select! {
             biased;
@@ -89,9 +93,11 @@ pub(super) async fn open_at(
         shared.dialer.dial(address, cut.child_token(), lost)
     }))
     .await?;
+    let history = readings::history(lines[0].clone(), shared.options.probe_timeout).await;
     Ok(Arc::new(Generation::new(
         shared.next_number(),
         address.clone(),
+        history,
         lines,
         shared.options.suspect_after,
         suspicion,
@@ -104,6 +110,10 @@ async fn attend(shared: &Shared, generation: &Generation) -> Trouble {
     tokio::select! {
         biased;
         trouble = generation.suspected() => trouble,
+        trouble = readings::watch(shared, generation) => {
+            generation.suspect(trouble);
+            trouble
+        }
         trouble = probe(shared, generation) => {
             // From here on no call goes onto it.
             generation.suspect(trouble);
@@ -157,6 +167,31 @@ mod tests {
         assert!((200..=400).contains(&attempts), "{attempts}");
         let trouble = connection.status().borrow().trouble;
         assert_eq!(trouble, Some(Trouble::Unreachable));
+    }
+
+    /// They all lose their server in the same moment.
+    #[tokio::test(start_paused = true)]
+    async fn five_hundred_clients_spread_their_attempts() {
+        let metrics = ConnectMetrics::default();
+        let options = ConnectOptions::from_url("unix:///seawall/no/such/socket").unwrap();
+        let options = options.with_metrics(metrics.clone());
+        let open = |_| Connection::open(options.clone()).unwrap();
+        let clients: Vec<_> = (0..500).map(open).collect();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut steps = Vec::new();
+        for _ in 0..100 {
+            let before = metrics.connects_failed.get();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            steps.push(metrics.connects_failed.get() - before);
+        }
+        // 667 a second on average, and 1000 at most if all drew the shortest delay.
+        let busiest = steps.windows(10).map(|second| second.iter().sum::<u64>());
+        assert!(busiest.max().unwrap() < 1000, "{steps:?}");
+        assert!(
+            steps.iter().all(|step| (20..150).contains(step)),
+            "{steps:?}"
+        );
+        drop(clients);
     }
 
     #[tokio::test(start_paused = true)]

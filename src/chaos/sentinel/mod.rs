@@ -2,8 +2,10 @@
 
 mod asking;
 mod builder;
+mod partition;
 
 pub use builder::SentinelSetBuilder;
+pub(super) use partition::CLIENTS;
 
 use std::{io, net::SocketAddr};
 

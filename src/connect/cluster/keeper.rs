@@ -1,6 +1,10 @@
 //! The task that keeps the map of the slots.
 
-use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use futures_util::{
     StreamExt,
@@ -17,11 +21,19 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{Status, Trouble, deployment::Endpoint, pace::Pace},
     Shared, is_up,
-    map::{View, most_common},
+    map::{Range, View, most_common},
+    terms,
 };
 
 /// Runs until it is dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
+    tokio::select! {
+        () = keep(&shared) => {}
+        () = terms::watch(&shared) => {}
+    }
+}
+
+async fn keep(shared: &Shared) {
     let options = &shared.options;
     let unhurried = || {
         let first = options.reconnect_first;
@@ -30,10 +42,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut pace = unhurried();
     let mut stock = Stock::default();
     loop {
-        let found = find(&shared).await;
+        let found = find(shared).await;
         let serves = match &found {
             Ok(view) => {
-                install(&shared, view);
+                install(shared, view);
                 view.serves
             }
             Err(_) => stock.serves,
@@ -47,8 +59,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         } else {
             pace = unhurried();
         }
-        stock.take(&shared);
-        wait(&shared, &mut stock, again).await;
+        stock.take(shared);
+        wait(shared, &mut stock, again).await;
     }
 }
 
@@ -96,8 +108,6 @@ async fn changed(nodes: &mut [watch::Receiver<Status>]) -> bool {
 /// What is known of the nodes, and told to those who watch.
 #[derive(Default)]
 struct Stock {
-    /// The connections that have been told of.
-    generations: HashMap<Endpoint, u64>,
     serves: bool,
     /// Why there is no map, or no new one.
     missing: Option<Trouble>,
@@ -106,26 +116,23 @@ struct Stock {
 impl Stock {
     fn take(&mut self, shared: &Shared) {
         let layout = shared.layout.load();
-        let mut fresh = 0;
+        if let Some(next) = shared.term.load().next(&layout) {
+            let (number, history) = (next.number, next.history());
+            shared.term.store(Arc::new(next));
+            let expects = shared.has_replicas.load(Relaxed);
+            shared.teller.begin_term(number, history, expects);
+            shared.meters.generation.inc();
+        }
+        let number = shared.term.load().number;
         let mut trouble = None;
         let mut any = false;
-        let mut generations = HashMap::new();
         for node in layout.primaries() {
             let status = *node.server.shared.status().borrow();
-            if status.up {
-                any = true;
-                if self.generations.get(&node.endpoint) != Some(&status.generation) {
-                    fresh += 1;
-                }
-            } else {
+            any |= status.up;
+            if !status.up {
                 trouble = trouble.or(status.trouble);
             }
-            generations.insert(node.endpoint.clone(), status.generation);
         }
-        // One that is away for a moment is not forgotten: its number tells whether it came back.
-        self.generations.extend(generations);
-        self.generations
-            .retain(|endpoint, _| layout.at(endpoint).is_some());
         let up = any && self.serves;
         let trouble = match (any, self.serves) {
             (true, false) => Some(Trouble::ClusterDown),
@@ -133,14 +140,13 @@ impl Stock {
             (true, true) => trouble,
         };
         shared.meters.up.set(up.into());
-        shared.meters.generation.add(fresh);
         shared.status.send_if_modified(|status| {
             let before = *status;
             if up != status.up {
                 status.up = up;
                 status.since = Instant::now();
             }
-            status.generation += u64::try_from(fresh).unwrap_or_default();
+            status.generation = number;
             status.trouble = trouble.or(status.trouble);
             if before.up != up || (trouble.is_some() && before.trouble != trouble) {
                 tell(shared, status, trouble);
@@ -173,6 +179,10 @@ fn tell(shared: &Shared, status: &Status, trouble: Option<Trouble>) {
 }
 
 fn install(shared: &Shared, view: &View) {
+    let replicated = |range: &Range| !range.replicas.is_empty();
+    if view.ranges.iter().all(replicated) && !shared.has_replicas.swap(true, Relaxed) {
+        shared.teller.expect_replicas(true);
+    }
     shared.change(|layout| layout.by(view, Instant::now(), |endpoint| shared.connect(endpoint)));
 }
 

@@ -11,11 +11,12 @@ mod keeper;
 mod layout;
 mod map;
 mod routing;
+mod terms;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -29,7 +30,10 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::layout::{Layout, Node};
+use self::{
+    layout::{Layout, Node},
+    terms::Term,
+};
 pub(super) use self::routing::attempt;
 use super::{
     ConnectError, ConnectOptions, Status,
@@ -44,6 +48,7 @@ use crate::{
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
     metrics::ConnectMetrics,
+    replicas::{self, Replicas, Teller},
 };
 
 /// A connection to a whole cluster. The task that keeps its map ends with it.
@@ -66,6 +71,10 @@ struct Shared {
     changing: Mutex<()>,
     /// The map is known to be wrong somewhere.
     is_wrong: Notify,
+    term: ArcSwap<Term>,
+    teller: Teller,
+    /// All primaries have been seen with replicas: they are missed from then on.
+    has_replicas: AtomicBool,
     status: watch::Sender<Status>,
     is_whole: watch::Sender<bool>,
     turn: AtomicUsize,
@@ -117,14 +126,9 @@ impl Cluster {
         Ok(node.server)
     }
 
-    /// All primaries, be they connected or not.
-    pub(super) fn primaries(&self) -> Vec<Arc<Inner>> {
-        let layout = self.shared.layout.load();
-        let primaries = layout.primaries();
-        primaries
-            .into_iter()
-            .map(|node| Arc::clone(&node.server))
-            .collect()
+    /// What is known of the replicas of all primaries.
+    pub(super) fn replicas(&self) -> Replicas {
+        self.shared.teller.replicas()
     }
 }
 
@@ -158,6 +162,9 @@ impl Shared {
             layout: ArcSwap::from_pointee(Layout::empty()),
             changing: Mutex::new(()),
             is_wrong: Notify::new(),
+            term: ArcSwap::from_pointee(Term::none()),
+            teller: replicas::channel().0,
+            has_replicas: AtomicBool::new(false),
             status: watch::Sender::new(Status::new(Instant::now())),
             is_whole: watch::Sender::new(false),
             turn: AtomicUsize::new(0),

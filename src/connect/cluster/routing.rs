@@ -5,9 +5,12 @@ use std::sync::Arc;
 use super::{
     super::{
         deployment::Endpoint,
-        exchange::{Limit, Manner, Outcome, Refusal, exchange},
+        exchange::{Limit, Manner, Outcome, Refusal, exchange, replaced},
+        generation::Generation,
+        service::Inner,
     },
     Cluster, Shared,
+    layout::Node,
     map::{Redirect, redirect},
 };
 use crate::{
@@ -27,10 +30,18 @@ pub(in super::super) async fn attempt(
     let slot = keys::slot_of(call.body())
         .map_err(|keys::CrossSlot| Error::cross_slot().with_call(call.name()))?;
     let limit = Limit::of(&call, shared.options.response_timeout)?;
+    let named = |error: Error| error.with_call(call.name());
+    if call.is_exclusive() {
+        let node = shared.owner(slot).map_err(named)?;
+        let generation = shared.current(&node).map_err(named)?;
+        shared.may_go_over(&call, &generation)?;
+        let mut exclusive = node.server.exclusive().await.map_err(named)?;
+        return exclusive.call(&call).await;
+    }
     shared
-        .send(call.body(), slot, limit)
+        .send(&call, slot, limit)
         .await
-        .map_err(|error| error.with_call(call.name()))?
+        .map_err(named)?
         .conclude(&call, limit, &shared.meters)
 }
 
@@ -38,17 +49,24 @@ impl Shared {
     /// # Errors
     ///
     /// Nothing was sent: there is no connection to the node.
-    async fn send(&self, body: &Body, slot: Option<u16>, limit: Limit) -> Result<Outcome, Error> {
+    async fn send(
+        &self,
+        call: &RedisCall,
+        slot: Option<u16>,
+        limit: Limit,
+    ) -> Result<Outcome, Error> {
+        let body = call.body();
         let mut node = self.owner(slot)?;
         let mut manner = Manner::Plain;
         let mut refused: Option<Refusal> = None;
         for _ in 0..=MOST_REDIRECTS {
-            let generation = match (node.server.shared.current(), refused) {
+            let generation = match (self.current(&node), refused) {
                 (Ok(generation), _) => generation,
                 // Known for too short a time to be connected: the next attempt finds it.
                 (Err(_), Some(refusal)) => return Ok(self.refused(refusal, &node.endpoint)),
-                (Err(error), None) => return Err(self.away(Some((&node.endpoint, &error)))),
+                (Err(error), None) => return Err(error),
             };
+            self.may_go_over(call, &generation)?;
             let refusal = match exchange(&generation, body, manner, limit).await {
                 Outcome::Refused(refusal) => refusal,
                 done => return Ok(done),
@@ -80,6 +98,24 @@ impl Shared {
         match refused {
             Some(refusal) => Ok(self.refused(refusal, &node.endpoint)),
             None => Err(self.away(None)),
+        }
+    }
+
+    fn current(&self, node: &Node<Arc<Inner>>) -> Result<Arc<Generation>, Error> {
+        let current = node.server.shared.current();
+        current.map_err(|error| self.away(Some((&node.endpoint, &error))))
+    }
+
+    /// Whether this is one of the connections that the call may go over.
+    fn may_go_over(&self, call: &RedisCall, generation: &Arc<Generation>) -> Result<(), Error> {
+        let Some(only) = call.generation() else {
+            return Ok(());
+        };
+        let term = self.term.load();
+        if term.number == only && term.has(generation) {
+            Ok(())
+        } else {
+            Err(replaced(call))
         }
     }
 
