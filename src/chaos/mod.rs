@@ -6,6 +6,7 @@
 //!
 //! - [`RedisServer`]: a `redis-server` process to kill, freeze and restart, with or without its
 //!   data
+//! - [`RedisCluster`]: primaries and replicas that form a Redis Cluster, with slots to move about
 //! - [`SentinelSet`]: a primary, its replicas and their sentinels, to fail over
 //! - [`FaultProxy`]: a TCP proxy with a [`Fault`] that is switched while connections are open
 //! - [`Books`]: what was attempted, acknowledged and delivered, and their [`Balance`]
@@ -73,9 +74,12 @@
 mod balance;
 mod books;
 mod builder;
+mod cluster;
 mod connection;
 mod fault;
+mod migration;
 mod nemesis;
+mod nodes;
 mod port;
 mod process;
 mod proxy;
@@ -88,7 +92,9 @@ mod wait;
 pub use balance::Balance;
 pub use books::{Books, Entry};
 pub use builder::{RedisServerBuilder, StartError};
+pub use cluster::{RedisCluster, RedisClusterBuilder};
 pub use fault::Fault;
+pub use migration::SlotMigration;
 pub use nemesis::{Attack, AttackError, Deed, Nemesis, ProxiedServer, Strike, Target};
 pub use proxy::{Counts, FaultProxy};
 pub use sentinel::{SentinelSet, SentinelSetBuilder};
