@@ -48,7 +48,7 @@ async fn the_catalogue_is_what_is_exposed() {
 }
 
 /// Labels whose values are the application's.
-const OPEN: [&str; 3] = ["call", "queue", "target"];
+const OPEN: [&str; 4] = ["address", "call", "queue", "target"];
 
 #[test]
 fn the_alerts_name_only_metrics_that_exist() {

@@ -89,6 +89,7 @@ pub struct RedisCall {
     deadline: Option<Instant>,
     generation: Option<u64>,
     exclusive: bool,
+    for_replicas: bool,
 }
 
 impl RedisCall {
@@ -110,6 +111,7 @@ impl RedisCall {
             deadline: None,
             generation: None,
             exclusive: false,
+            for_replicas: false,
         }
     }
 
@@ -159,6 +161,21 @@ impl RedisCall {
     /// Whether it needs a connection to itself.
     pub fn is_exclusive(&self) -> bool {
         self.exclusive
+    }
+
+    /// Lets a replica answer, where the connection was
+    /// [told to use them](crate::connect::ConnectOptions::with_replica_reads); the answer may be old.
+    ///
+    /// It means nothing for a call that is not known to only read, and the master answers then.
+    #[must_use]
+    pub fn with_replica_read(mut self) -> Self {
+        self.for_replicas = self.body.only_reads();
+        self
+    }
+
+    /// Whether a replica may answer.
+    pub(crate) fn is_for_replicas(&self) -> bool {
+        self.for_replicas
     }
 
     /// The name that metrics and errors show.

@@ -40,6 +40,9 @@ use crate::metrics::ConnectMetrics;
 /// - suspect after 2 unanswered calls in a row: one may be bad luck
 /// - probe each second, which must be answered in 500 ms: an idle client notices within 1.5 s
 /// - reconnect delay from 50 ms, doubling to 1 s, half of it random
+/// - Sentinel: each sentinel is asked once a second, and logged in to with nothing but what is said
+///   of it
+/// - no call is sent to a replica
 /// - TCP keepalive after 10 s idle, TCP user timeout 5 s: the kernel's net under connections that
 ///   are not probed
 /// - `TCP_NODELAY` on: one call at a time must not wait for an acknowledgement
@@ -56,6 +59,8 @@ pub struct ConnectOptions {
     pub(super) sentinel_password: Option<Secret>,
     /// `None` where there are no sentinels.
     pub(super) sentinel_tls: Option<bool>,
+    pub(super) sentinel_poll: Duration,
+    pub(super) replica_reads: bool,
     pub(super) protocol: ProtocolVersion,
     pub(super) client_name: String,
     pub(super) connect_timeout: Duration,
@@ -95,6 +100,8 @@ impl ConnectOptions {
             sentinel_username: None,
             sentinel_password: None,
             sentinel_tls: None,
+            sentinel_poll: Duration::from_secs(1),
+            replica_reads: false,
             protocol: ProtocolVersion::RESP2,
             client_name: "seawall".to_owned(),
             connect_timeout: Duration::from_secs(1),
@@ -144,6 +151,26 @@ impl ConnectOptions {
     /// Logs in to the sentinels with this password. Default: none, whatever the master's is.
     pub fn with_sentinel_password(mut self, password: impl AsRef<str>) -> Self {
         self.sentinel_password = Some(Secret::new(password.as_ref()));
+        self
+    }
+
+    /// How often each sentinel is asked where the master is, a quarter more or less by chance.
+    ///
+    /// A failover is heard of at once, by `+switch-master`; this is the net below it.
+    pub fn with_sentinel_poll(mut self, interval: Duration) -> Self {
+        self.sentinel_poll = interval;
+        self
+    }
+
+    /// Whether calls that [ask for it](crate::RedisCall::with_replica_read) are sent to a replica.
+    ///
+    /// What is read there is as old as the replica is behind, with no bound that is promised; a
+    /// client that has just written may not find it. There is one connection to each replica that
+    /// the sentinels call healthy and that says it follows its master. When none works, and half of
+    /// the response timeout after one falls silent, the master is asked instead. While there is no
+    /// connection to a master, these calls fail like all others.
+    pub fn with_replica_reads(mut self, replicas: bool) -> Self {
+        self.replica_reads = replicas;
         self
     }
 
@@ -261,6 +288,7 @@ impl ConnectOptions {
         span("response_timeout", self.response_timeout)?;
         span("probe interval", self.probe_interval)?;
         span("probe timeout", self.probe_timeout)?;
+        span("sentinel poll", self.sentinel_poll)?;
         span("first reconnect delay", self.reconnect_first)?;
         span("longest reconnect delay", self.reconnect_longest)?;
         span("tcp_user_timeout", self.tcp_user_timeout)?;
@@ -309,14 +337,29 @@ impl ConnectOptions {
                 "has no password to go with it",
             ));
         }
-        let about_sentinels = self.sentinel_password.is_some() || self.sentinel_tls.is_some();
+        let about_sentinels =
+            self.sentinel_password.is_some() || self.sentinel_tls.is_some() || self.replica_reads;
         if about_sentinels && !matches!(self.deployment, Deployment::Sentinel(_)) {
             return Err(ConnectError::setting(
-                "what is said of the sentinels",
+                "what is said of sentinels or replicas",
                 "is only of use with redis+sentinel://",
             ));
         }
         Ok(())
+    }
+
+    /// The same for the sentinels, who announce in RESP3 on the connection that they answer on.
+    pub(super) fn sentinel_login(&self) -> RedisConnectionInfo {
+        let mut login = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_lib_name("seawall", env!("CARGO_PKG_VERSION"));
+        if let Some(username) = &self.sentinel_username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &self.sentinel_password {
+            login = login.set_password(password.expose());
+        }
+        login
     }
 
     /// Whether any connection is made over TLS.
@@ -405,6 +448,15 @@ mod tests {
             ),
             ("probe interval", options().with_probe(Duration::ZERO, MS)),
             ("probe timeout", options().with_probe(MS, Duration::MAX)),
+            (
+                "sentinel poll",
+                options().with_sentinel_poll(Duration::ZERO),
+            ),
+            ("sentinel_user", options().with_sentinel_username("watcher")),
+            (
+                "what is said of sentinels or replicas",
+                options().with_sentinel_password("pw"),
+            ),
             ("connections", options().with_connections(0)),
             ("connections", options().with_connections(65)),
             ("exclusive connections", options().with_exclusive(0, MS)),

@@ -17,6 +17,8 @@ use super::{
     generation::Generation,
     meters::Meters,
     options::ConnectOptions,
+    replicas::Replicas,
+    route::Route,
     status::{Status, Trouble},
 };
 use crate::{
@@ -29,6 +31,8 @@ use crate::{
 pub(super) struct Shared {
     pub(super) options: ConnectOptions,
     pub(super) dialer: Dialer,
+    pub(super) route: Route,
+    pub(super) replicas: Replicas,
     pub(super) meters: Meters,
     pub(super) teller: Teller,
     /// The server has, or had, replicas.
@@ -46,13 +50,15 @@ enum Way {
 }
 
 impl Shared {
-    pub(super) fn new(options: ConnectOptions, dialer: Dialer) -> Self {
+    pub(super) fn new(options: ConnectOptions, dialer: Dialer, route: Route) -> Self {
         let now = Instant::now();
         let meters = Meters::new(&options.metrics);
         meters.up.set(0);
         Self {
             options,
             dialer,
+            route,
+            replicas: Replicas::default(),
             meters,
             teller: replicas::channel().0,
             has_replicas: AtomicBool::new(false),
@@ -118,13 +124,14 @@ impl Shared {
         self.way.store(Arc::new(Way::Open(Arc::clone(generation))));
         self.meters.up.set(1);
         self.meters.generation.inc();
+        self.meters.master(Some(&generation.address));
         self.status.send_modify(|status| {
             status.up = true;
             status.generation = generation.number;
             status.since = generation.since;
         });
         tracing::info!(
-            address = %self.dialer.address(),
+            address = %generation.address,
             generation = generation.number,
             "connected to Redis"
         );
@@ -142,7 +149,7 @@ impl Shared {
             status.trouble = Some(trouble);
         });
         tracing::warn!(
-            address = %self.dialer.address(),
+            address = %generation.address,
             generation = generation.number,
             reason = trouble.as_str(),
             "gave up the connection to Redis: {trouble}"
@@ -161,7 +168,7 @@ impl Shared {
         // Once for each change: the attempts go on for as long as the outage.
         if is_news {
             tracing::warn!(
-                address = %self.dialer.address(),
+                address = %self.options.deployment,
                 reason = trouble.as_str(),
                 "cannot connect to Redis: {trouble}"
             );

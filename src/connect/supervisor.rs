@@ -1,35 +1,45 @@
 //! The reconnect loop: the one task that makes, probes and replaces the connection.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    deployment::Address,
     generation::{Generation, Suspicion},
     pace::Pace,
-    replicas,
+    readings, replicas,
+    route::{Finder, Route},
+    sentinel,
     shared::Shared,
     status::Trouble,
 };
 
 /// Runs until it is dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
+    match &shared.route {
+        Route::Fixed(_) => serve(&shared).await,
+        Route::Sentinel(sentinels) => tokio::select! {
+            () = serve(&shared) => {}
+            () = sentinel::keep(&shared, sentinels) => {}
+            () = replicas::keep(&shared, sentinels), if shared.options.replica_reads => {}
+        },
+    }
+}
+
+async fn serve(shared: &Shared) {
     let options = &shared.options;
     let mut pace = Pace::new(options.reconnect_first, options.reconnect_longest);
+    let mut finder = Finder::new(shared);
     loop {
-        let delay = match open(&shared).await {
+        let delay = match finder.find().await {
             Ok(generation) => {
-                let history = replicas::history(generation.line(), options.probe_timeout).await;
-                let expects = shared.expects_replicas();
-                shared
-                    .teller
-                    .begin_term(generation.number, history, expects);
-                shared.publish(&generation);
-                let trouble = attend(&shared, &generation).await;
-                let delay = pace.after_loss(generation.since.elapsed(), rand::random());
-                shared.retire(&generation, trouble, delay);
+                let (last, trouble) = use_up(shared, generation, &mut finder).await;
+                let delay = pace.after_loss(last.since.elapsed(), rand::random());
+                shared.retire(&last, trouble, delay);
+                finder.lost();
                 delay
             }
             Err(trouble) => {
@@ -38,22 +48,56 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 delay
             }
         };
-        sleep(delay).await;
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = finder.news() => {}
+        }
     }
 }
 
-async fn open(shared: &Shared) -> Result<Arc<Generation>, Trouble> {
+/// Serves with one generation, and with those that are better, until one has to be given up.
+async fn use_up(
+    shared: &Shared,
+    mut generation: Arc<Generation>,
+    finder: &mut Finder<'_>,
+) -> (Arc<Generation>, Trouble) {
+    loop {
+        let (history, expects) = (generation.history.clone(), shared.expects_replicas());
+        // Before anything can be acknowledged by this one.
+        let number = generation.number;
+        shared.teller.begin_term(number, history, expects);
+        shared.publish(&generation);
+        tokio::select! {
+            biased;
+            trouble = attend(shared, &generation) => return (generation, trouble),
+            better = finder.better() => {
+                generation.suspect(Trouble::Moved);
+                shared.retire(&generation, Trouble::Moved, Duration::ZERO);
+                generation = better;
+            }
+        }
+    }
+}
+
+/// Makes all connections of a generation, to a server that has to be a master.
+pub(super) async fn open_at(
+    shared: &Shared,
+    address: &Address,
+) -> Result<Arc<Generation>, Trouble> {
     let suspicion = Arc::new(Suspicion::default());
     let cut = CancellationToken::new();
     let half_made = cut.clone().drop_guard();
     let lines = try_join_all((0..shared.options.connections).map(|_| {
         let suspicion = Arc::clone(&suspicion);
         let lost = move || suspicion.raise(Trouble::Lost);
-        shared.dialer.dial(cut.child_token(), lost)
+        shared.dialer.dial(address, cut.child_token(), lost)
     }))
     .await?;
+    let history = readings::history(lines[0].clone(), shared.options.probe_timeout).await;
     Ok(Arc::new(Generation::new(
         shared.next_number(),
+        address.clone(),
+        history,
         lines,
         shared.options.suspect_after,
         suspicion,
@@ -66,7 +110,7 @@ async fn attend(shared: &Shared, generation: &Generation) -> Trouble {
     tokio::select! {
         biased;
         trouble = generation.suspected() => trouble,
-        trouble = replicas::watch(shared, generation) => {
+        trouble = readings::watch(shared, generation) => {
             generation.suspect(trouble);
             trouble
         }
@@ -99,8 +143,7 @@ async fn probe(shared: &Shared, generation: &Generation) -> Trouble {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use super::Duration;
     use crate::{
         connect::{ConnectOptions, Connection, Trouble},
         metrics::ConnectMetrics,
@@ -124,6 +167,31 @@ mod tests {
         assert!((200..=400).contains(&attempts), "{attempts}");
         let trouble = connection.status().borrow().trouble;
         assert_eq!(trouble, Some(Trouble::Unreachable));
+    }
+
+    /// They all lose their server in the same moment.
+    #[tokio::test(start_paused = true)]
+    async fn five_hundred_clients_spread_their_attempts() {
+        let metrics = ConnectMetrics::default();
+        let options = ConnectOptions::from_url("unix:///seawall/no/such/socket").unwrap();
+        let options = options.with_metrics(metrics.clone());
+        let open = |_| Connection::open(options.clone()).unwrap();
+        let clients: Vec<_> = (0..500).map(open).collect();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut steps = Vec::new();
+        for _ in 0..100 {
+            let before = metrics.connects_failed.get();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            steps.push(metrics.connects_failed.get() - before);
+        }
+        // 667 a second on average, and 1000 at most if all drew the shortest delay.
+        let busiest = steps.windows(10).map(|second| second.iter().sum::<u64>());
+        assert!(busiest.max().unwrap() < 1000, "{steps:?}");
+        assert!(
+            steps.iter().all(|step| (20..150).contains(step)),
+            "{steps:?}"
+        );
+        drop(clients);
     }
 
     #[tokio::test(start_paused = true)]

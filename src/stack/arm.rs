@@ -49,6 +49,7 @@ impl Arm {
     pub(super) async fn open(plan: Plan) -> Result<Self, BuildError> {
         let metrics = plan.metrics;
         let connection = Connection::open(plan.connection.with_metrics(metrics.connect))?;
+        connection.check(AT_START).await?;
         let breaker = BreakerLayer::new(plan.breaker).with_metrics(metrics.breaker);
         let handle = breaker.handle();
         let recovery = Recovery::watch(connection.status(), handle.clone());
@@ -92,6 +93,9 @@ impl Arm {
         })
     }
 }
+
+/// For sentinels that do not answer at all: a start must not hang on them.
+const AT_START: Duration = Duration::from_millis(500);
 
 /// Makes sure that what waits in the spool is for this deployment, and notes that it is.
 async fn claim(

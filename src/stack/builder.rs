@@ -127,7 +127,9 @@ impl Builder {
     /// # Errors
     ///
     /// [`BuildError`]: the spool's directory can't be opened, or is another topology's or another
-    /// deployment's, a setting is absurd, or the registry has these metrics already.
+    /// deployment's, a setting is absurd, the registry has these metrics already, or the sentinels answer
+    /// and know no master of this name. Sentinels that do not answer are waited for no longer than half a
+    /// second, and are no error.
     pub async fn connect(mut self) -> Result<Seawall, BuildError> {
         let targets = std::mem::take(&mut self.targets);
         let base = self.spool.dir().path().to_owned();
@@ -187,7 +189,7 @@ impl Builder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The URL or a connection setting is wrong.
+    /// The URL or a connection setting is wrong, or the sentinels know no master of this name.
     #[error("cannot connect")]
     Connect(#[from] ConnectError),
     /// The spool's directory can't be opened.
