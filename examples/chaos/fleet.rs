@@ -1,0 +1,158 @@
+//! The producer processes, as seen by the program that starts, kills and restarts them.
+
+use std::{env, fs::File, io, path::Path, process::Stdio, time::Duration};
+
+use seawall::error::BoxError;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    time::timeout,
+};
+
+use crate::produce::{Level, OPEN, Order, Setup};
+
+/// What the producers of a run have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) url: String,
+    /// Jobs a second over all of them.
+    pub(crate) rate: f64,
+    pub(crate) repair: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Producer {
+    pub(crate) setup: Setup,
+    /// Whether it is killed with SIGKILL now and then.
+    pub(crate) victim: bool,
+    pub(crate) kills: u32,
+    order: Order,
+    life: Option<Life>,
+}
+
+#[derive(Debug)]
+struct Life {
+    child: Child,
+    orders: ChildStdin,
+}
+
+/// Two producers for each level, of which one is a victim.
+pub(crate) async fn start(
+    load: &Load,
+    prefix: &str,
+    levels: &[Level],
+    dir: &Path,
+) -> Result<Vec<Producer>, BoxError> {
+    let mut producers = Vec::new();
+    for level in levels {
+        for victim in [false, true] {
+            let name = format!(
+                "{prefix}{}-{}",
+                level.name(),
+                if victim { "victim" } else { "steady" }
+            );
+            let setup = Setup {
+                url: load.url.clone(),
+                spool: dir.join(&name),
+                journal: dir.join(format!("{name}.journal")),
+                level: *level,
+                queues: QUEUES,
+                rate: load.rate / (2 * levels.len()) as f64,
+                repair: load.repair,
+                name,
+            };
+            producers.push(Producer::start(setup, victim).await?);
+        }
+    }
+    Ok(producers)
+}
+
+/// Waits until all of them have delivered everything and ended.
+pub(crate) async fn finish(producers: &mut [Producer]) -> Result<(), BoxError> {
+    for producer in &mut *producers {
+        producer.order(Order::FINISH).await?;
+    }
+    for producer in producers {
+        producer.ended().await;
+    }
+    Ok(())
+}
+
+const QUEUES: usize = 3;
+
+impl Producer {
+    pub(crate) async fn start(setup: Setup, victim: bool) -> Result<Self, BoxError> {
+        let mut producer = Self {
+            setup,
+            victim,
+            kills: 0,
+            order: Order::WORK,
+            life: None,
+        };
+        producer.begin().await?;
+        Ok(producer)
+    }
+
+    /// Starts its process, and waits until its spool is open.
+    pub(crate) async fn begin(&mut self) -> Result<(), BoxError> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.setup.journal.with_extension("log"))?;
+        let mut child = Command::new(env::current_exe()?)
+            .arg("--produce")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            // Of its own: a Ctrl-C at the terminal is for the program that judges.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (mut orders, answers) = pipes.ok_or("the producer has no pipes")?;
+        say(&mut orders, &self.setup).await?;
+        say(&mut orders, &self.order).await?;
+        let mut answer = String::new();
+        let mut answers = BufReader::new(answers);
+        timeout(OPENS_WITHIN, answers.read_line(&mut answer)).await??;
+        if answer.trim_end() != OPEN {
+            return Err(format!("producer {} did not open: see its log", self.setup.name).into());
+        }
+        self.life = Some(Life { child, orders });
+        Ok(())
+    }
+
+    /// SIGKILL, whatever it is doing.
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        if let Some(mut life) = self.life.take() {
+            life.child.kill().await?;
+            self.kills += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn order(&mut self, order: Order) -> Result<(), BoxError> {
+        self.order = order;
+        if let Some(life) = &mut self.life {
+            say(&mut life.orders, &order).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until its process is gone: whether in order is in its journal. One that hangs is killed.
+    async fn ended(&mut self) {
+        if let Some(mut life) = self.life.take() {
+            let _ = timeout(ENDS_WITHIN, life.child.wait()).await;
+        }
+    }
+}
+
+async fn say(orders: &mut ChildStdin, what: &impl serde::Serialize) -> Result<(), BoxError> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    orders.write_all(&line).await?;
+    Ok(())
+}
+
+const OPENS_WITHIN: Duration = Duration::from_secs(60);
+const ENDS_WITHIN: Duration = Duration::from_secs(180);

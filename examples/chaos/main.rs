@@ -1,0 +1,171 @@
+//! The nemesis: a Redis that is killed, frozen and cut off at random, under load from several producer
+//! processes, some of which are killed as well; and the books of what survives.
+//!
+//! ```text
+//! make chaos                                       # all topologies, two minutes in all, a random seed
+//! make chaos SEED=7 MINUTES=10 TOPOLOGY=standalone
+//! cargo run --release --features chaos --example chaos -- --help
+//! ```
+//!
+//! Each producer is this program again, with a spool of its own and queues that nobody else writes to.
+//! It writes down what it attempts and what is acknowledged, in a file that its own death does not take.
+//! Nothing takes jobs out while it runs: at the end all lists are read where they have survived, and
+//! balanced with what the producers wrote down. One line for each topology and level of
+//! acknowledgement:
+//!
+//! ```text
+//! chaos: topology=standalone ack=primary seed=7 attempted=.. acknowledged=.. delivered=.. unexpected=0 ..
+//! ```
+//!
+//! The exit code is 0 if nothing was lost, doubled, made up, overtaken or late, 1 if anything was (with
+//! the command that repeats the run), 2 if it could not be run, 130 if it was interrupted.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program, not the library"
+)]
+
+mod fleet;
+mod journal;
+mod lateness;
+mod load;
+mod outcome;
+mod produce;
+mod run;
+mod standalone;
+mod world;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use seawall::error::BoxError;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{run::Run, world::Topology};
+
+/// Hurts a Redis at random under load, and balances the books.
+#[derive(Clone, Debug, Parser)]
+struct Args {
+    /// Makes the schedule of the faults. Default: another one each time.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long the faults go on, over all topologies.
+    #[arg(long, default_value_t = 2.0)]
+    minutes: f64,
+    /// What is attacked.
+    #[arg(long, value_enum, default_value_t = Which::All)]
+    topology: Which,
+    /// How many jobs a second, over all producers.
+    #[arg(long, default_value_t = 2_000.0)]
+    rate: f64,
+    /// Be a producer: what this program starts by itself.
+    #[arg(long, hide = true)]
+    produce: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    Standalone,
+    All,
+}
+
+impl Which {
+    fn topologies(self) -> &'static [Topology] {
+        match self {
+            Self::Standalone => &[Topology::Standalone],
+            Self::All => &[Topology::Standalone],
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.produce {
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .init();
+        return ended(produce::run().await.map(|()| true));
+    }
+    tokio::select! {
+        told = nemesis(&args) => ended(told),
+        () = interrupted() => {
+            println!("interrupted; the servers, producers and spools of this run are gone");
+            ExitCode::from(130)
+        }
+    }
+}
+
+/// Says whether all topologies came out clean.
+async fn nemesis(args: &Args) -> Result<bool, BoxError> {
+    let seed = args.seed.unwrap_or_else(|| rand::random::<u16>().into());
+    let topologies = args.topology.topologies();
+    let span = Duration::from_secs_f64(args.minutes * 60.0 / topologies.len() as f64);
+    println!("seed {seed}");
+    let (mut lines, mut clean) = (Vec::new(), true);
+    for topology in topologies {
+        let run = Run {
+            topology: *topology,
+            seed,
+            span,
+            rate: args.rate,
+            repair: true,
+        };
+        let dir = tempfile::Builder::new()
+            .prefix("seawall-chaos-")
+            .tempdir()?;
+        let outcome = run.run(dir.path()).await?;
+        if !outcome.violations.is_empty() {
+            clean = false;
+            outcome
+                .violations
+                .iter()
+                .take(MOST_TOLD)
+                .for_each(|violation| println!("VIOLATION {violation}"));
+            println!(
+                "journals, logs and spools are kept in {}",
+                dir.keep().display()
+            );
+            println!(
+                "repeat it with: make chaos SEED={seed} MINUTES={} TOPOLOGY={}",
+                span.as_secs_f64() / 60.0,
+                topology.name()
+            );
+        }
+        lines.extend(outcome.lines(topology.name(), seed));
+    }
+    lines.iter().for_each(|line| println!("{line}"));
+    Ok(clean)
+}
+
+const MOST_TOLD: usize = 40;
+
+fn ended(told: Result<bool, BoxError>) -> ExitCode {
+    match told {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn interrupted() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}

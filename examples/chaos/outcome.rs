@@ -1,0 +1,178 @@
+//! What a run came to: the books of each level, and all that the producers have counted.
+
+use std::{collections::BTreeMap, io, time::Duration};
+
+use seawall::{
+    chaos::{Balance, Books},
+    error::BoxError,
+};
+
+use crate::{
+    fleet::Producer,
+    journal::{self, Entry},
+    produce::{Level, Setup},
+    world::World,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) balances: Vec<(Level, Balance)>,
+    /// Each thing that must not be, in words.
+    pub(crate) violations: Vec<String>,
+    pub(crate) counts: BTreeMap<String, u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// When calls succeeded after others had not, or on another server, by producer.
+    pub(crate) successes: Vec<Vec<(u64, u16)>>,
+}
+
+/// Reads the journals of producers that have ended, and the lists as they stand.
+pub(crate) async fn judge(producers: &[Producer], world: &World) -> Result<Outcome, BoxError> {
+    let mut outcome = Outcome::default();
+    let mut levels: Vec<(Level, Books)> = Vec::new();
+    for Producer { setup, .. } in producers {
+        if !levels.iter().any(|(level, _)| *level == setup.level) {
+            levels.push((setup.level, Books::new()));
+        }
+        let books = levels.iter().find(|(level, _)| *level == setup.level);
+        let (_, books) = books.ok_or("the books of this level have just been opened")?;
+        outcome.read(setup, books)?;
+        for queue in 0..setup.queues {
+            let key = setup.key(queue);
+            for payload in world.list(&key).await? {
+                match number(&payload) {
+                    Some(number) => books.deliver((&key, number)),
+                    // Counted as unexpected: nobody has attempted it.
+                    None => books.deliver(("not a job of ours", 0)),
+                }
+            }
+        }
+    }
+    for (level, books) in levels {
+        let balance = books.balance();
+        if !balance.is_clean() {
+            outcome
+                .violations
+                .push(format!("ack={}: {balance}", level.name()));
+            let lost = books
+                .lost(3)
+                .into_iter()
+                .map(|lost| format!("lost: {lost}"));
+            outcome.violations.extend(lost);
+            let bad = books
+                .lanes()
+                .into_iter()
+                .filter(|(_, balance)| !balance.is_clean());
+            outcome
+                .violations
+                .extend(bad.map(|(lane, balance)| format!("{lane}: {balance}")));
+        }
+        outcome.balances.push((level, balance));
+    }
+    Ok(outcome)
+}
+
+impl Outcome {
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+
+    /// One line for each level.
+    pub(crate) fn lines(&self, topology: &str, seed: u64) -> Vec<String> {
+        let line = |(level, balance): &(Level, Balance)| {
+            format!(
+                "chaos: topology={topology} ack={} seed={seed} attempted={} acknowledged={} delivered={} \
+                 unexpected={} duplicated={} lost={} recovered={} out_of_order={}",
+                level.name(),
+                balance.attempted,
+                balance.acknowledged,
+                balance.delivered,
+                balance.unexpected,
+                balance.duplicated,
+                balance.lost,
+                balance.recovered,
+                balance.out_of_order,
+            )
+        };
+        self.balances.iter().map(line).collect()
+    }
+
+    /// The same for people, without the books.
+    pub(crate) fn summary(&self) -> String {
+        let mut text = format!(
+            "connections made {}, duplicates suppressed {}, replayed {}, repaired {}, lost by Redis {}\n\
+             slowest enqueue {:.0?}; calls: {} ok, {} failed in time, slowest {:.0?}",
+            self.count("generations"),
+            self.count("duplicates_suppressed"),
+            self.count("replayed"),
+            self.count("repaired"),
+            self.count("lost_by_redis"),
+            Duration::from_micros(self.count("slowest_enqueue_us")),
+            self.count("calls_ok"),
+            self.count("calls_failed"),
+            Duration::from_micros(self.count("slowest_call_us")),
+        );
+        for (error, count) in &self.errors {
+            text += &format!("\n{count} jobs were refused: {error}");
+        }
+        text
+    }
+
+    fn read(&mut self, setup: &Setup, books: &Books) -> io::Result<()> {
+        let keys: Vec<_> = (0..setup.queues).map(|queue| setup.key(queue)).collect();
+        let (entries, _) = journal::read(&setup.journal)?;
+        let mut life = BTreeMap::new();
+        let mut successes = Vec::new();
+        let mut left = None;
+        for entry in entries {
+            match entry {
+                Entry::Started => self.add(std::mem::take(&mut life)),
+                Entry::Attempted { queue, numbers } => {
+                    numbers.for_each(|number| books.attempt((&keys[queue], number)));
+                }
+                Entry::Acknowledged { queue, numbers } => {
+                    numbers.for_each(|number| books.acknowledge((&keys[queue], number)));
+                }
+                Entry::Failed { error, .. } => *self.errors.entry(error).or_default() += 1,
+                Entry::Late { what, over_ms } => {
+                    let name = &setup.name;
+                    self.violations
+                        .push(format!("{name}: {what} was late by {over_ms} ms"));
+                }
+                Entry::Success { at_us, port } => successes.push((at_us, port)),
+                Entry::Counted(counts) => life = counts,
+                Entry::Drained => {}
+                Entry::Ended { left: records } => left = Some(records),
+            }
+        }
+        self.add(life);
+        self.successes.push(successes);
+        if left != Some(0) {
+            let name = &setup.name;
+            self.violations.push(format!(
+                "{name} did not end with an empty spool: left {left:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, life: BTreeMap<String, u64>) {
+        for (name, count) in life {
+            let slowest = name.starts_with("slowest");
+            let sum = self.counts.entry(name).or_default();
+            *sum = if slowest {
+                (*sum).max(count)
+            } else {
+                *sum + count
+            };
+        }
+    }
+}
+
+fn number(payload: &[u8]) -> Option<u64> {
+    std::str::from_utf8(payload)
+        .ok()?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()
+}

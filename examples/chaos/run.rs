@@ -1,0 +1,130 @@
+//! One run of the nemesis against one topology.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use seawall::error::BoxError;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    fleet::{self, Load, Producer},
+    outcome::{self, Outcome},
+    produce::Level,
+    world::{Topology, World},
+};
+
+pub(crate) struct Run {
+    pub(crate) topology: Topology,
+    pub(crate) seed: u64,
+    pub(crate) span: Duration,
+    pub(crate) rate: f64,
+    pub(crate) repair: bool,
+}
+
+impl Run {
+    /// Attacks until the time is up, heals, waits until the producers have drained, and judges.
+    #[allow(clippy::print_stdout, reason = "a program, not the library")]
+    pub(crate) async fn run(&self, dir: &Path) -> Result<Outcome, BoxError> {
+        println!(
+            "== {}, seed {}, {:.0?}, {:.0} jobs a second",
+            self.topology.name(),
+            self.seed,
+            self.span,
+            self.rate
+        );
+        let mut world = World::start(self.topology).await?;
+        let load = Load {
+            url: world.url(),
+            rate: self.rate,
+            repair: self.repair,
+        };
+        let mut producers = fleet::start(&load, "", &Level::ALL, dir).await?;
+        let end = Instant::now() + self.span;
+        let calm = Mutex::new(());
+        let (faults, ()) = tokio::try_join!(
+            attack(&mut world, StdRng::seed_from_u64(self.seed), end, &calm),
+            kill(
+                &mut producers,
+                StdRng::seed_from_u64(!self.seed),
+                end,
+                &calm
+            ),
+        )?;
+        world.heal().await?;
+        // So that each lane has had to do with the Redis that is judged.
+        sleep(AFTERWARDS).await;
+        fleet::finish(&mut producers).await?;
+        let outcome = outcome::judge(&producers, &world).await?;
+        println!("faults: {}", counted(&faults));
+        let killed: Vec<_> = producers
+            .iter()
+            .filter(|producer| producer.victim)
+            .map(|producer| format!("{} {}", producer.setup.name, producer.kills))
+            .collect();
+        println!("producers killed: {}", killed.join(", "));
+        println!("{}", outcome.summary());
+        Ok(outcome)
+    }
+}
+
+async fn attack(
+    world: &mut World,
+    mut dice: StdRng,
+    end: Instant,
+    calm: &Mutex<()>,
+) -> Result<BTreeMap<&'static str, u32>, BoxError> {
+    let mut faults = BTreeMap::new();
+    loop {
+        sleep_until(Instant::now() + millis(dice.random_range(BETWEEN))).await;
+        if Instant::now() >= end {
+            return Ok(faults);
+        }
+        let _not_calm = calm.lock().await;
+        *faults.entry(world.strike(&mut dice).await?).or_default() += 1;
+    }
+}
+
+/// Kills the victims with SIGKILL, one at a time, and starts them again on their spools.
+async fn kill(
+    producers: &mut [Producer],
+    mut dice: StdRng,
+    end: Instant,
+    _calm: &Mutex<()>,
+) -> Result<(), BoxError> {
+    let mut victims: Vec<_> = producers
+        .iter_mut()
+        .filter(|producer| producer.victim)
+        .collect();
+    while !victims.is_empty() {
+        let at = Instant::now() + millis(dice.random_range(BETWEEN_KILLS));
+        if at >= end {
+            break;
+        }
+        sleep_until(at).await;
+        let victim = dice.random_range(0..victims.len());
+        victims[victim].kill().await?;
+        sleep(millis(dice.random_range(DEAD))).await;
+        victims[victim].begin().await?;
+    }
+    Ok(())
+}
+
+const BETWEEN: std::ops::Range<u64> = 50..1_500;
+const BETWEEN_KILLS: std::ops::Range<u64> = 500..4_000;
+const DEAD: std::ops::Range<u64> = 0..800;
+const AFTERWARDS: Duration = Duration::from_secs(2);
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn counted(faults: &BTreeMap<&'static str, u32>) -> String {
+    let counted: Vec<_> = faults
+        .iter()
+        .map(|(name, count)| format!("{name}={count}"))
+        .collect();
+    counted.join(" ")
+}
