@@ -49,23 +49,15 @@ pub(crate) async fn judge(producers: &[Producer], world: &World) -> Result<Outco
     }
     for (level, books) in levels {
         let balance = books.balance();
-        if !balance.is_clean() {
-            outcome
-                .violations
-                .push(format!("ack={}: {balance}", level.name()));
-            let lost = books
-                .lost(3)
-                .into_iter()
-                .map(|lost| format!("lost: {lost}"));
-            outcome.violations.extend(lost);
-            let bad = books
-                .lanes()
-                .into_iter()
-                .filter(|(_, balance)| !balance.is_clean());
-            outcome
-                .violations
-                .extend(bad.map(|(lane, balance)| format!("{lane}: {balance}")));
-        }
+        let lanes = books.lanes().into_iter();
+        let bad = lanes.filter(|(_, balance)| !balance.is_clean());
+        outcome
+            .violations
+            .extend(bad.map(|(lane, balance)| format!("{lane}: {balance}")));
+        let lost = books.lost(1).into_iter();
+        outcome
+            .violations
+            .extend(lost.map(|lost| format!("the first one lost: {lost}")));
         outcome.balances.push((level, balance));
     }
     Ok(outcome)
