@@ -6,6 +6,7 @@
 //!
 //! - [`RedisServer`]: a `redis-server` process to kill, freeze and restart, with or without its
 //!   data
+//! - [`RedisCluster`]: primaries and replicas that form a Redis Cluster, with slots to move about
 //! - [`FaultProxy`]: a TCP proxy with a [`Fault`] that is switched while connections are open
 //! - [`Books`]: what was attempted, acknowledged and delivered, and their [`Balance`]
 //! - [`wait_until`]: waits for a thing, not for a time
@@ -72,8 +73,11 @@
 mod balance;
 mod books;
 mod builder;
+mod cluster;
 mod connection;
 mod fault;
+mod migration;
+mod nodes;
 mod port;
 mod process;
 mod proxy;
@@ -84,7 +88,9 @@ mod wait;
 pub use balance::Balance;
 pub use books::{Books, Entry};
 pub use builder::{RedisServerBuilder, StartError};
+pub use cluster::{RedisCluster, RedisClusterBuilder};
 pub use fault::Fault;
+pub use migration::SlotMigration;
 pub use proxy::{Counts, FaultProxy};
 pub use server::RedisServer;
 pub use wait::{NotMet, wait_until};

@@ -338,7 +338,7 @@ const POLL: Duration = Duration::from_millis(2);
 const LOG_TAIL: usize = 20;
 
 /// A value as `redis.conf` wants it, whatever bytes it has.
-fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     let mut text = String::from('"');
     for byte in value.bytes() {
         match byte {

@@ -1,0 +1,9 @@
+//! Redis Cluster: real nodes that are killed, frozen, failed over and resharded under load.
+#![cfg(feature = "chaos")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps an error fails, as it should"
+)]
+
+mod kit;
+mod support;
