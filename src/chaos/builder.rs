@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use super::{port::Port, server::RedisServer};
+use redis::Cmd;
+
+use super::{NotMet, port::Port, server::RedisServer};
 
 /// The settings of a [`RedisServer`]; made by [`RedisServer::builder`].
 ///
@@ -27,6 +29,8 @@ pub struct RedisServerBuilder {
     pub(super) durable: bool,
     pub(super) unix_socket: bool,
     pub(super) directives: Vec<(String, String)>,
+    pub(super) sentinel: bool,
+    pub(super) at_start: Vec<Cmd>,
 }
 
 impl RedisServerBuilder {
@@ -38,6 +42,8 @@ impl RedisServerBuilder {
             durable: false,
             unix_socket: false,
             directives: Vec::new(),
+            sentinel: false,
+            at_start: Vec::new(),
         }
     }
 
@@ -78,6 +84,19 @@ impl RedisServerBuilder {
     /// its configuration.
     pub fn program(mut self, program: impl AsRef<OsStr>) -> Self {
         self.program = program.as_ref().to_owned();
+        self
+    }
+
+    /// Runs it as a Sentinel, which has no data.
+    pub(super) const fn sentinel(mut self) -> Self {
+        self.sentinel = true;
+        self
+    }
+
+    /// Sends this after each start: a setting that the configuration file can't hold. A server
+    /// that does not know it goes without.
+    pub(super) fn at_start(mut self, command: Cmd) -> Self {
+        self.at_start.push(command);
         self
     }
 
@@ -122,9 +141,9 @@ impl fmt::Debug for RedisServerBuilder {
 }
 
 /// Another process can take a port between the draw and the start; twice in a row, hardly.
-const DRAWS: usize = 5;
+pub(super) const DRAWS: usize = 5;
 
-/// Why a [`RedisServer`] did not start.
+/// Why a [`RedisServer`], or a set of them, did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -156,6 +175,9 @@ pub enum StartError {
         /// The end of its log.
         log: String,
     },
+    /// The servers of a set run, and do not find each other.
+    #[error("the servers run, but not together")]
+    NotTogether(#[from] NotMet),
     /// The system did not let us make a directory, a socket or a process.
     #[error("could not start a server")]
     Io(#[from] io::Error),

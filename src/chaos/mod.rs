@@ -7,6 +7,7 @@
 //! - [`RedisServer`]: a `redis-server` process to kill, freeze and restart, with or without its
 //!   data
 //! - [`RedisCluster`]: primaries and replicas that form a Redis Cluster, with slots to move about
+//! - [`SentinelSet`]: a primary, its replicas and their sentinels, to fail over
 //! - [`FaultProxy`]: a TCP proxy with a [`Fault`] that is switched while connections are open
 //! - [`Books`]: what was attempted, acknowledged and delivered, and their [`Balance`]
 //! - [`wait_until`]: waits for a thing, not for a time
@@ -82,6 +83,7 @@ mod port;
 mod process;
 mod proxy;
 mod resp;
+mod sentinel;
 mod server;
 mod wait;
 
@@ -92,5 +94,6 @@ pub use cluster::{RedisCluster, RedisClusterBuilder};
 pub use fault::Fault;
 pub use migration::SlotMigration;
 pub use proxy::{Counts, FaultProxy};
+pub use sentinel::{SentinelSet, SentinelSetBuilder};
 pub use server::RedisServer;
 pub use wait::{NotMet, wait_until};

@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     ops::RangeInclusive,
 };
 
@@ -20,22 +20,28 @@ use tokio::net::{TcpListener, TcpSocket};
 /// else, made without that option, fails.
 #[derive(Debug)]
 pub(super) struct Port {
-    number: u16,
+    addr: SocketAddrV4,
     _held: Option<TcpSocket>,
 }
 
 impl Port {
     /// Takes a free port outside the range from which the kernel numbers outgoing connections.
     pub(super) fn draw() -> io::Result<Self> {
+        Self::draw_on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same on another loopback address.
+    pub(super) fn draw_on(ip: Ipv4Addr) -> io::Result<Self> {
         let pool = pool(&ephemeral_ports());
         for _ in 0..TRIES {
             let Some(&number) = pool.choose(&mut rand::rng()) else {
                 break;
             };
+            let addr = SocketAddrV4::new(ip, number);
             let socket = TcpSocket::new_v4()?;
-            if socket.bind(loopback(number)).is_ok() {
+            if socket.bind(addr.into()).is_ok() {
                 socket.set_reuseaddr(true)?;
-                return Ok(Self::holding(number, socket));
+                return Ok(Self::holding(addr, socket));
             }
         }
         Err(io::Error::new(
@@ -46,28 +52,33 @@ impl Port {
 
     /// Takes this port, unless somebody listens on it.
     pub(super) fn claim(number: u16) -> io::Result<Self> {
-        Ok(Self::holding(number, bind(number)?))
+        let addr = SocketAddrV4::new(Ipv4Addr::LOCALHOST, number);
+        Ok(Self::holding(addr, bind(addr)?))
     }
 
     pub(super) const fn number(&self) -> u16 {
-        self.number
+        self.addr.port()
     }
 
-    pub(super) fn addr(&self) -> SocketAddr {
-        loopback(self.number)
+    pub(super) const fn ip(&self) -> Ipv4Addr {
+        *self.addr.ip()
+    }
+
+    pub(super) const fn addr(&self) -> SocketAddr {
+        SocketAddr::V4(self.addr)
     }
 
     /// Listens on the port. Dropping the listener makes it refuse again, and it stays ours.
     ///
     /// Must be called inside a tokio runtime.
     pub(super) fn listen(&self) -> io::Result<TcpListener> {
-        bind(self.number)?.listen(BACKLOG)
+        bind(self.addr)?.listen(BACKLOG)
     }
 
-    fn holding(number: u16, socket: TcpSocket) -> Self {
+    fn holding(addr: SocketAddrV4, socket: TcpSocket) -> Self {
         // Elsewhere the bound socket would keep out the server itself.
         Self {
-            number,
+            addr,
             _held: cfg!(target_os = "linux").then_some(socket),
         }
     }
@@ -76,15 +87,11 @@ impl Port {
 const TRIES: usize = 1_000;
 const BACKLOG: u32 = 1_024;
 
-fn bind(number: u16) -> io::Result<TcpSocket> {
+fn bind(addr: SocketAddrV4) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket.bind(loopback(number))?;
+    socket.bind(addr.into())?;
     Ok(socket)
-}
-
-fn loopback(number: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, number).into()
 }
 
 /// The ports to draw from: of the usual ones, or else of all, those that are not ephemeral.

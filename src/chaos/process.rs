@@ -47,13 +47,13 @@ impl Process {
     /// Starts `program`, whose output is added to [`log`](Self::log). Kills the one before it.
     ///
     /// A program that is not there shows as an exit with [`NOT_FOUND`].
-    pub(super) async fn spawn(&mut self, program: &OsStr, argument: &Path) -> io::Result<()> {
+    pub(super) async fn spawn(&mut self, program: &OsStr, arguments: &[&OsStr]) -> io::Result<()> {
         self.kill().await?;
         let log = File::options().create(true).append(true).open(self.log())?;
         let child = shell(START)
             .arg(self.pid_link())
             .arg(program)
-            .arg(argument)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -1,6 +1,7 @@
 //! A real `redis-server` that a test can kill, freeze and start again.
 
 use std::{
+    ffi::OsStr,
     fmt::Write as _,
     io,
     net::SocketAddr,
@@ -130,7 +131,7 @@ impl RedisServer {
         self.process.is_running()
     }
 
-    /// `redis://127.0.0.1:<port>/`, with the password if there is one. It outlives restarts.
+    /// `redis://<ip>:<port>/`, with the password if there is one. It outlives restarts.
     #[must_use]
     pub fn url(&self) -> String {
         let mut url = format!("redis://{}/", self.addr());
@@ -234,8 +235,13 @@ impl RedisServer {
     }
 
     async fn boot(&mut self) -> Result<(), StartError> {
+        let config = self.config();
+        let mut arguments = vec![config.as_os_str()];
+        if self.settings.sentinel {
+            arguments.push(OsStr::new("--sentinel"));
+        }
         self.process
-            .spawn(&self.settings.program, &self.config())
+            .spawn(&self.settings.program, &arguments)
             .await?;
         let answering = async {
             while self.process.is_running() && !self.answers().await {
@@ -244,6 +250,9 @@ impl RedisServer {
         };
         let silent = timeout(READY_WITHIN, answering).await.is_err();
         if !silent && self.process.is_running() {
+            for command in &self.settings.at_start {
+                let _ = self.command::<()>(command).await;
+            }
             return Ok(());
         }
         let status = self.process.kill().await?;
@@ -289,10 +298,14 @@ impl RedisServer {
 
     fn directives(&self) -> String {
         let mut text = format!(
-            "bind 127.0.0.1\nport {}\ndir {}\nsave \"\"\n",
+            "bind {}\nport {}\ndir {}\n",
+            self.port.ip(),
             self.port(),
             quoted(&self.data_dir().to_string_lossy()),
         );
+        if !self.settings.sentinel {
+            text += "save \"\"\n";
+        }
         if self.settings.durable {
             text += "appendonly yes\nappendfsync always\n";
         }

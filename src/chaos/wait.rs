@@ -61,6 +61,12 @@ pub struct NotMet {
 }
 
 impl NotMet {
+    /// The same, with what was found instead.
+    pub(super) fn since(mut self, found: &str) -> Self {
+        self.what = format!("{} ({found})", self.what);
+        self
+    }
+
     /// What was awaited, in the caller's words.
     #[must_use]
     pub fn what(&self) -> &str {

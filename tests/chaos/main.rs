@@ -6,6 +6,7 @@
 )]
 
 mod proxy;
+mod sentinel;
 mod server;
 
 use std::{io, net::SocketAddr, time::Duration};
