@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use super::tls::Tls;
 use super::{
     ConnectError,
-    options::{Address, ConnectOptions},
+    deployment::{Address, Deployment, Endpoint},
+    options::ConnectOptions,
     status::Trouble,
 };
 use crate::classify;
@@ -52,8 +53,22 @@ enum Topology {
 
 impl Dialer {
     pub(super) fn new(options: &ConnectOptions) -> Result<Self, ConnectError> {
+        #[cfg(feature = "tls")]
+        options.deployment.tls_hosts().try_for_each(Tls::check)?;
         Ok(Self {
-            topology: Topology::Standalone(options.address.clone()),
+            topology: match &options.deployment {
+                Deployment::Standalone(address) => Topology::Standalone(address.clone()),
+                Deployment::Sentinel(_) => {
+                    return Err(ConnectError::NotSupported {
+                        what: "Redis Sentinel (redis+sentinel://)",
+                    });
+                }
+                Deployment::Cluster(_) => {
+                    return Err(ConnectError::NotSupported {
+                        what: "Redis Cluster (redis+cluster://)",
+                    });
+                }
+            },
             login: options.login(),
             client_name: options.client_name.clone(),
             timeout: options.connect_timeout,
@@ -63,12 +78,11 @@ impl Dialer {
             user_timeout: options.tcp_user_timeout,
             nodelay: options.nodelay,
             #[cfg(feature = "tls")]
-            tls: match &options.address {
-                Address::Tls { host, .. } => {
-                    let certificate = options.ca_certificate.as_ref().map(|pem| pem.expose());
-                    Some(Tls::new(host, certificate)?)
-                }
-                _ => None,
+            tls: if options.uses_tls() {
+                let certificate = options.ca_certificate.as_ref().map(|pem| pem.expose());
+                Some(Tls::new(certificate)?)
+            } else {
+                None
             },
             role_is_hidden: AtomicBool::new(false),
         })
@@ -104,19 +118,19 @@ impl Dialer {
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, Trouble> {
         let mut connection = match self.address() {
-            Address::Tcp { host, port } => {
-                let socket = self.socket(host, *port).await?;
+            Address::Tcp(endpoint) => {
+                let socket = self.socket(endpoint).await?;
                 self.log_in(socket, cut, ended).await?
             }
             #[cfg(feature = "tls")]
-            Address::Tls { host, port } => {
-                let socket = self.socket(host, *port).await?;
+            Address::Tls(endpoint) => {
+                let socket = self.socket(endpoint).await?;
                 let tls = self.tls.as_ref().ok_or(Trouble::Tls)?;
-                let socket = tls.handshake(socket).await?;
+                let socket = tls.handshake(&endpoint.host, socket).await?;
                 self.log_in(socket, cut, ended).await?
             }
             #[cfg(not(feature = "tls"))]
-            Address::Tls { .. } => return Err(Trouble::Tls),
+            Address::Tls(_) => return Err(Trouble::Tls),
             Address::Unix { path } => {
                 let connecting = UnixStream::connect(path).await;
                 let socket = connecting.map_err(|_| Trouble::Unreachable)?;
@@ -134,8 +148,8 @@ impl Dialer {
         Ok(connection)
     }
 
-    async fn socket(&self, host: &str, port: u16) -> Result<TcpStream, Trouble> {
-        let addresses = lookup_host((host, port))
+    async fn socket(&self, at: &Endpoint) -> Result<TcpStream, Trouble> {
+        let addresses = lookup_host((&*at.host, at.port))
             .await
             .map_err(|_| Trouble::Unresolved)?;
         // All at once: one address that swallows packets must not use up the time of the others.

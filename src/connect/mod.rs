@@ -54,10 +54,12 @@
 //! # }
 //! ```
 
+mod deployment;
 mod dial;
 mod error;
 mod exclusive;
 mod generation;
+mod hosts;
 mod meters;
 mod options;
 mod pace;

@@ -1,11 +1,14 @@
 //! Where Redis is and how patient to be with it: [`ConnectOptions`].
 
-use std::{fmt, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use ::url::Url;
 use redis::{ProtocolVersion, RedisConnectionInfo};
 
-use super::{ConnectError, url};
+use super::{
+    ConnectError,
+    deployment::{Address, Deployment, Secret},
+    url,
+};
 use crate::metrics::ConnectMetrics;
 
 /// Where Redis is, who we are to it, and how long it may take.
@@ -19,9 +22,14 @@ use crate::metrics::ConnectMetrics;
 /// | `redis://user:password@host:6379/0` | TCP; user, password, port and database may be left out |
 /// | `rediss://..` | the same over TLS (feature `tls`, on by default); certificates are always checked |
 /// | `unix:///path.sock?db=0&user=..&pass=..` | a unix socket, also as `redis+unix://` |
+/// | `redis+sentinel://user:password@host1:26379,host2:26379/mymaster/0` | the master of that name, wherever the sentinels say it is |
+/// | `redis+cluster://user:password@host1:6379,host2:6379` | a Cluster; there is no database but 0 |
 ///
-/// User and password are percent-decoded. All take the query keys `protocol` (`resp2` or `resp3`)
-/// and `client_name`; any other key is refused.
+/// `rediss+sentinel://` and `rediss+cluster://` are the same over TLS. User, password and hosts are
+/// percent-decoded, an IPv6 address stands in `[ ]`. All take the query keys `protocol` (`resp2` or
+/// `resp3`) and `client_name`, those of Sentinel `sentinel_user`, `sentinel_pass` and `sentinel_tls`
+/// as well (the user and password before the hosts are those of the *master*); any other key is
+/// refused.
 ///
 /// # Default
 ///
@@ -40,10 +48,14 @@ use crate::metrics::ConnectMetrics;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ConnectOptions {
-    pub(super) address: Address,
+    pub(super) deployment: Deployment,
     pub(super) username: Option<Arc<str>>,
     pub(super) password: Option<Secret>,
     pub(super) database: u32,
+    pub(super) sentinel_username: Option<Arc<str>>,
+    pub(super) sentinel_password: Option<Secret>,
+    /// `None` where there are no sentinels.
+    pub(super) sentinel_tls: Option<bool>,
     pub(super) protocol: ProtocolVersion,
     pub(super) client_name: String,
     pub(super) connect_timeout: Duration,
@@ -74,18 +86,15 @@ impl ConnectOptions {
         url::parse(url)
     }
 
-    /// As [`from_url`](Self::from_url), for a caller that has taken its own query keys out.
-    #[allow(dead_code, reason = "the stack's URLs carry keys of its own")]
-    pub(crate) fn from_parsed_url(url: &Url) -> Result<Self, ConnectError> {
-        url::from_url(url)
-    }
-
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(deployment: Deployment) -> Self {
         Self {
-            address,
+            deployment,
             username: None,
             password: None,
             database: 0,
+            sentinel_username: None,
+            sentinel_password: None,
+            sentinel_tls: None,
             protocol: ProtocolVersion::RESP2,
             client_name: "seawall".to_owned(),
             connect_timeout: Duration::from_secs(1),
@@ -115,13 +124,32 @@ impl ConnectOptions {
 
     /// Logs in with this password.
     pub fn with_password(mut self, password: impl AsRef<str>) -> Self {
-        self.password = Some(Secret(password.as_ref().into()));
+        self.password = Some(Secret::new(password.as_ref()));
         self
     }
 
     /// Selects this database.
     pub fn with_database(mut self, database: u32) -> Self {
         self.database = database;
+        self
+    }
+
+    /// Logs in to the sentinels as this ACL user. Needs a
+    /// [password](Self::with_sentinel_password).
+    pub fn with_sentinel_username(mut self, username: impl AsRef<str>) -> Self {
+        self.sentinel_username = Some(username.as_ref().into());
+        self
+    }
+
+    /// Logs in to the sentinels with this password. Default: none, whatever the master's is.
+    pub fn with_sentinel_password(mut self, password: impl AsRef<str>) -> Self {
+        self.sentinel_password = Some(Secret::new(password.as_ref()));
+        self
+    }
+
+    /// Whether the sentinels speak TLS. Default: as the master does.
+    pub fn with_sentinel_tls(mut self, tls: bool) -> Self {
+        self.sentinel_tls = Some(tls);
         self
     }
 
@@ -141,7 +169,7 @@ impl ConnectOptions {
     #[cfg(feature = "tls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn with_ca_certificate(mut self, pem: impl AsRef<str>) -> Self {
-        self.ca_certificate = Some(Secret(pem.as_ref().into()));
+        self.ca_certificate = Some(Secret::new(pem.as_ref()));
         self
     }
 
@@ -269,13 +297,35 @@ impl ConnectOptions {
             ));
         }
         #[cfg(feature = "tls")]
-        if self.ca_certificate.is_some() && !matches!(self.address, Address::Tls { .. }) {
+        if self.ca_certificate.is_some() && !self.uses_tls() {
             return Err(ConnectError::setting(
                 "ca_certificate",
-                "is only of use with rediss://",
+                "is only of use with TLS: rediss://",
+            ));
+        }
+        if self.sentinel_username.is_some() && self.sentinel_password.is_none() {
+            return Err(ConnectError::setting(
+                "sentinel_user",
+                "has no password to go with it",
+            ));
+        }
+        let about_sentinels = self.sentinel_password.is_some() || self.sentinel_tls.is_some();
+        if about_sentinels && !matches!(self.deployment, Deployment::Sentinel(_)) {
+            return Err(ConnectError::setting(
+                "what is said of the sentinels",
+                "is only of use with redis+sentinel://",
             ));
         }
         Ok(())
+    }
+
+    /// Whether any connection is made over TLS.
+    pub(super) fn uses_tls(&self) -> bool {
+        match &self.deployment {
+            Deployment::Standalone(address) => matches!(address, Address::Tls(_)),
+            Deployment::Sentinel(group) => group.tls || self.sentinel_tls == Some(true),
+            Deployment::Cluster(nodes) => nodes.iter().any(|node| matches!(node, Address::Tls(_))),
+        }
     }
 
     /// What the redis crate needs to log in.
@@ -317,42 +367,6 @@ fn count(
         what,
         format!("must be between {least} and {most}"),
     ))
-}
-
-/// Where one server is.
-#[derive(Clone, Debug)]
-pub(super) enum Address {
-    Tcp { host: String, port: u16 },
-    Tls { host: String, port: u16 },
-    Unix { path: PathBuf },
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } | Self::Tls { host, port } if host.contains(':') => {
-                write!(f, "[{host}]:{port}")
-            }
-            Self::Tcp { host, port } | Self::Tls { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix { path } => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-/// A text that no `Debug` output shows.
-#[derive(Clone)]
-pub(super) struct Secret(Arc<str>);
-
-impl Secret {
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
 }
 
 #[cfg(test)]

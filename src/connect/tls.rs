@@ -12,18 +12,15 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{ConnectError, status::Trouble};
 
-/// Whom to trust, and who must be at the other end.
+/// Whom to trust.
 pub(super) struct Tls {
-    server: ServerName<'static>,
     /// Filled at once from a certificate of the caller's, and from the system's when first needed:
     /// reading those takes long.
     connector: OnceCell<TlsConnector>,
 }
 
 impl Tls {
-    pub(super) fn new(host: &str, ca_certificate: Option<&str>) -> Result<Self, ConnectError> {
-        let server = ServerName::try_from(host.to_owned())
-            .map_err(|_| ConnectError::url("the host is no name that a certificate could have"))?;
+    pub(super) fn new(ca_certificate: Option<&str>) -> Result<Self, ConnectError> {
         let connector =
             match ca_certificate {
                 Some(pem) => OnceCell::new_with(Some(trusting(parse(pem)?).map_err(|_| {
@@ -31,17 +28,26 @@ impl Tls {
                 })?)),
                 None => OnceCell::new(),
             };
-        Ok(Self { server, connector })
+        Ok(Self { connector })
+    }
+
+    /// Whether a certificate could be for this host.
+    pub(super) fn check(host: &str) -> Result<(), ConnectError> {
+        ServerName::try_from(host)
+            .map(drop)
+            .map_err(|_| ConnectError::url("a host is no name that a certificate could have"))
     }
 
     pub(super) async fn handshake(
         &self,
+        host: &str,
         socket: TcpStream,
     ) -> Result<TlsStream<TcpStream>, Trouble> {
+        let server = ServerName::try_from(host.to_owned()).map_err(|_| Trouble::Tls)?;
         self.connector
             .get_or_try_init(trusting_the_system)
             .await?
-            .connect(self.server.clone(), socket)
+            .connect(server, socket)
             .await
             .map_err(|_| Trouble::Tls)
     }
@@ -97,7 +103,7 @@ mod tests {
             "hello",
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
         ] {
-            assert!(Tls::new("localhost", Some(pem)).is_err(), "{pem}");
+            assert!(Tls::new(Some(pem)).is_err(), "{pem}");
         }
     }
 }

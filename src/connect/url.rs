@@ -6,52 +6,43 @@ use ::url::{Host, Url};
 use percent_encoding::percent_decode_str;
 use redis::ProtocolVersion;
 
-use super::{ConnectError, ConnectOptions, options::Address};
+use super::{
+    ConnectError, ConnectOptions,
+    deployment::{Address, Deployment, Endpoint},
+    hosts,
+};
 
 /// Reads a URL's text.
 pub(super) fn parse(text: &str) -> Result<ConnectOptions, ConnectError> {
     // Lists of hosts are no URL to the parser, so the scheme comes first.
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-    match scheme {
-        Some("redis+sentinel" | "rediss+sentinel") => {
-            return Err(ConnectError::NotSupported {
-                what: "Redis Sentinel (redis+sentinel://)",
-            });
-        }
-        Some("redis+cluster" | "rediss+cluster") => {
-            return Err(ConnectError::NotSupported {
-                what: "Redis Cluster (redis+cluster://)",
-            });
-        }
-        Some("redis" | "rediss" | "unix" | "redis+unix") => {}
-        _ => return Err(ConnectError::url(SCHEMES)),
-    }
-    match Url::parse(text) {
-        Ok(url) => from_url(&url),
-        // The parser's reason names no part of the text.
-        Err(reason) => Err(ConnectError::url(format!("{reason}. {ENCODE}"))),
-    }
-}
-
-/// Reads a URL that has been parsed, and perhaps rid of query keys that are not ours.
-pub(super) fn from_url(url: &Url) -> Result<ConnectOptions, ConnectError> {
-    match url.scheme() {
-        "redis" => tcp(url, false),
-        "rediss" if cfg!(feature = "tls") => tcp(url, true),
-        "rediss" => Err(ConnectError::MissingFeature {
+    let (scheme, rest) = text.split_once("://").ok_or(ConnectError::url(SCHEMES))?;
+    let tls = scheme.starts_with("rediss");
+    if tls && !cfg!(feature = "tls") {
+        return Err(ConnectError::MissingFeature {
             scheme: "rediss",
             feature: "tls",
-        }),
-        "unix" | "redis+unix" => unix(url),
+        });
+    }
+    match scheme {
+        "redis" | "rediss" => tcp(&parsed(text)?, tls),
+        "unix" | "redis+unix" => unix(&parsed(text)?),
+        "redis+sentinel" | "rediss+sentinel" => hosts::sentinel(rest, tls),
+        "redis+cluster" | "rediss+cluster" => hosts::cluster(rest, tls),
         _ => Err(ConnectError::url(SCHEMES)),
     }
 }
 
-const SCHEMES: &str =
-    "the scheme must be one of redis://, rediss://, unix:///path and redis+unix:///path";
+fn parsed(text: &str) -> Result<Url, ConnectError> {
+    // The parser's reason names no part of the text.
+    Url::parse(text).map_err(|reason| ConnectError::url(format!("{reason}. {ENCODE}")))
+}
+
+const SCHEMES: &str = "the scheme must be one of redis://, rediss://, unix:///path, redis+unix:///path, \
+     redis+sentinel:// and redis+cluster:// (with TLS: rediss+sentinel://, rediss+cluster://)";
 
 /// Unencoded, they end the password early, and the rest of it turns up in another part of the URL.
-const ENCODE: &str = "In a user or password, `/`, `?`, `#`, `@` and `%` must be percent-encoded";
+pub(super) const ENCODE: &str =
+    "In a user or password, `/`, `?`, `#`, `@` and `%` must be percent-encoded";
 
 fn tcp(url: &Url, tls: bool) -> Result<ConnectOptions, ConnectError> {
     let path = url.path().trim_matches('/');
@@ -79,11 +70,8 @@ fn tcp(url: &Url, tls: bool) -> Result<ConnectOptions, ConnectError> {
         Some(port) => port,
         None => PORT,
     };
-    let mut options = ConnectOptions::new(if tls {
-        Address::Tls { host, port }
-    } else {
-        Address::Tcp { host, port }
-    });
+    let address = Endpoint::new(host, port).address(tls);
+    let mut options = ConnectOptions::new(Deployment::Standalone(address));
     if !url.username().is_empty() {
         options = options.with_username(decoded("the user", url.username())?);
     }
@@ -96,7 +84,7 @@ fn tcp(url: &Url, tls: bool) -> Result<ConnectOptions, ConnectError> {
     apply(options, query, &["protocol", "client_name"])
 }
 
-const PORT: u16 = 6379;
+pub(super) const PORT: u16 = 6379;
 
 fn unix(url: &Url) -> Result<ConnectOptions, ConnectError> {
     if url.has_host() {
@@ -112,13 +100,13 @@ fn unix(url: &Url) -> Result<ConnectOptions, ConnectError> {
         return Err(ConnectError::url("it has no path to a socket"));
     }
     apply(
-        ConnectOptions::new(Address::Unix { path }),
+        ConnectOptions::new(Deployment::Standalone(Address::Unix { path })),
         url.query().unwrap_or_default(),
         &["db", "user", "pass", "protocol", "client_name"],
     )
 }
 
-fn apply(
+pub(super) fn apply(
     mut options: ConnectOptions,
     query: &str,
     known: &[&str],
@@ -143,13 +131,16 @@ fn apply(
             "user" => options.with_username(value),
             "pass" => options.with_password(value),
             "client_name" => options.with_client_name(value),
+            "sentinel_user" => options.with_sentinel_username(value),
+            "sentinel_pass" => options.with_sentinel_password(value),
+            "sentinel_tls" => options.with_sentinel_tls(truth(&value)?),
             _ => options.with_protocol(protocol(&value)?),
         };
     }
     Ok(options)
 }
 
-fn database(text: &str) -> Result<u32, ConnectError> {
+pub(super) fn database(text: &str) -> Result<u32, ConnectError> {
     text.parse()
         .map_err(|_| ConnectError::url("the database must be a number from 0, as in /1"))
 }
@@ -162,7 +153,15 @@ fn protocol(text: &str) -> Result<ProtocolVersion, ConnectError> {
     }
 }
 
-fn decoded<'a>(what: &str, text: &'a str) -> Result<Cow<'a, str>, ConnectError> {
+fn truth(text: &str) -> Result<bool, ConnectError> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(ConnectError::url("sentinel_tls must be true or false")),
+    }
+}
+
+pub(super) fn decoded<'a>(what: &str, text: &'a str) -> Result<Cow<'a, str>, ConnectError> {
     percent_decode_str(text)
         .decode_utf8()
         .map_err(|_| ConnectError::url(format!("{what} is not UTF-8 once percent-decoded")))
@@ -176,11 +175,18 @@ mod tests {
         parse(text).unwrap_err().to_string()
     }
 
+    fn address(options: &ConnectOptions) -> String {
+        match &options.deployment {
+            Deployment::Standalone(address) => address.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn every_part_of_a_tcp_url_arrives() {
         let options = parse("redis://us%40er:p%2Fa%3Ass+@example.com:7000/3?protocol=resp3");
         let options = options.unwrap();
-        assert_eq!(options.address.to_string(), "example.com:7000");
+        assert_eq!(address(&options), "example.com:7000");
         assert_eq!(options.username.as_deref(), Some("us@er"));
         assert_eq!(options.password.as_ref().unwrap().expose(), "p/a:ss+");
         assert_eq!(options.database, 3);
@@ -190,14 +196,11 @@ mod tests {
     #[test]
     fn what_is_left_out_has_its_default() {
         let options = parse("redis://localhost").unwrap();
-        assert_eq!(options.address.to_string(), "localhost:6379");
+        assert_eq!(address(&options), "localhost:6379");
         assert!(options.username.is_none() && options.password.is_none());
         assert_eq!(options.database, 0);
         assert!(!options.protocol.supports_resp3());
-        assert_eq!(
-            parse("redis://[::1]:1/").unwrap().address.to_string(),
-            "[::1]:1"
-        );
+        assert_eq!(address(&parse("redis://[::1]:1/").unwrap()), "[::1]:1");
     }
 
     #[test]
@@ -205,24 +208,10 @@ mod tests {
         for scheme in ["unix", "redis+unix"] {
             let text = format!("{scheme}:///run/my%20redis.sock?db=1&user=ann&pass=p%40ss+1");
             let options = parse(&text).unwrap();
-            assert_eq!(options.address.to_string(), "/run/my redis.sock");
+            assert_eq!(address(&options), "/run/my redis.sock");
             assert_eq!(options.username.as_deref(), Some("ann"));
             assert_eq!(options.password.as_ref().unwrap().expose(), "p@ss+1");
             assert_eq!(options.database, 1);
-        }
-    }
-
-    #[test]
-    fn what_comes_later_is_refused_by_name() {
-        for (url, name) in [
-            ("redis+sentinel://h1:1,h2:2/master/0", "Sentinel"),
-            ("redis+cluster://h1:1,h2:2", "Cluster"),
-        ] {
-            let why = why(url);
-            assert!(
-                why.contains(name) && why.contains("not supported yet"),
-                "{why}"
-            );
         }
     }
 
@@ -277,7 +266,6 @@ mod tests {
             "unix:///s?pass=s3cret&pass=s3cret",
             "unix:///s?pass=s3&cret=1",
             "unix:///s?pass=1#s3cret",
-            "redis+sentinel://:s3cret@h:1,h:2/m",
         ] {
             let error = parse(mangled).expect_err(mangled);
             let shown = format!("{error} {error:?}");

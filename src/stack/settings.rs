@@ -3,7 +3,6 @@
 use std::{ffi::OsString, time::Duration};
 
 use percent_encoding::percent_decode_str;
-use url::Url;
 
 use super::{BuildError, Builder};
 use crate::{
@@ -150,14 +149,17 @@ fn key(name: &str) -> String {
 }
 
 /// The connection's part of the URL, and ours.
+///
+/// As text, and as it was written: a list of hosts is no URL to a parser, and a space encoded anew
+/// would be a plus.
 fn split(text: &str) -> Result<(ConnectOptions, Vec<(String, String)>), BuildError> {
-    let Ok(mut url) = Url::parse(text) else {
-        // The connection says better what is wrong with it.
-        return Ok((ConnectOptions::from_url(text)?, Vec::new()));
+    let (url, fragment) = match text.find('#') {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
     };
+    let (before, query) = url.split_once('?').unwrap_or((url, ""));
     let known = |name: &str| SETTINGS.iter().any(|(known, _)| *known == name);
     let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let query = url.query().unwrap_or_default();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -167,13 +169,9 @@ fn split(text: &str) -> Result<(ConnectOptions, Vec<(String, String)>), BuildErr
             theirs.push(pair);
         }
     }
-    if ours.is_empty() {
-        return Ok((ConnectOptions::from_url(text)?, ours));
-    }
-    // As it was written: a space encoded anew would be a plus.
-    let theirs = theirs.join("&");
-    url.set_query(Some(&*theirs).filter(|theirs| !theirs.is_empty()));
-    Ok((ConnectOptions::from_parsed_url(&url)?, ours))
+    let mark = if theirs.is_empty() { "" } else { "?" };
+    let url = format!("{before}{mark}{}{fragment}", theirs.join("&"));
+    Ok((ConnectOptions::from_url(&url)?, ours))
 }
 
 fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
@@ -455,6 +453,15 @@ mod tests {
         };
         assert!(shown(plain).contains("\"a b\""), "{}", shown(plain));
         assert_eq!(shown(&format!("{plain}&ack=spooled")), shown(plain));
+        for plain in [
+            "redis+sentinel://u:p@h1,h2/m/1",
+            "redis+cluster://h1:1,h2:2",
+        ] {
+            assert!(shown(plain).starts_with("Ok"), "{}", shown(plain));
+            assert_eq!(shown(&format!("{plain}?ack=spooled")), shown(plain));
+            let more = format!("{plain}?protocol=resp3");
+            assert_eq!(shown(&format!("{more}&spool_after=1s")), shown(&more));
+        }
         let dir = read("redis://h?spool_dir=/a+b%20c", None, vec![]).expect("it is right");
         assert!(format!("{:?}", dir.spool).contains("\"/a+b c\""));
     }
