@@ -36,7 +36,10 @@ enum Attack {
 impl Cluster {
     pub(crate) async fn start() -> Result<Self, BoxError> {
         let cluster = RedisCluster::builder().durable().start().await?;
-        Ok(Self { cluster, bag: Vec::new() })
+        Ok(Self {
+            cluster,
+            bag: Vec::new(),
+        })
     }
 
     /// Carries out one attack on who serves one of the keys, heals, and says which it was.
@@ -115,7 +118,10 @@ impl Cluster {
     async fn kill(&mut self, key: &str, primary: usize) -> Result<(), BoxError> {
         self.cluster.kill(primary).await?;
         wait_until("another primary", PATIENCE, || async {
-            self.cluster.owner_of(key).await.is_ok_and(|owner| owner != primary)
+            self.cluster
+                .owner_of(key)
+                .await
+                .is_ok_and(|owner| owner != primary)
         })
         .await?;
         Ok(())

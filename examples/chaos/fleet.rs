@@ -1,6 +1,13 @@
 //! The producer processes, as seen by the program that starts, kills and restarts them.
 
-use std::{env, fs::File, io, path::Path, process::Stdio, time::Duration};
+use std::{
+    env,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use seawall::error::BoxError;
 use tokio::{
@@ -95,10 +102,7 @@ impl Producer {
 
     /// Starts its process, and waits until its spool is open.
     pub(crate) async fn begin(&mut self) -> Result<(), BoxError> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.setup.journal.with_extension("log"))?;
+        let log = File::options().create(true).append(true).open(self.log())?;
         let mut child = Command::new(env::current_exe()?)
             .arg("--produce")
             .stdin(Stdio::piped())
@@ -116,10 +120,16 @@ impl Producer {
         let mut answers = BufReader::new(answers);
         timeout(OPENS_WITHIN, answers.read_line(&mut answer)).await??;
         if answer.trim_end() != OPEN {
-            return Err(format!("producer {} did not open: see its log", self.setup.name).into());
+            let log = std::fs::read_to_string(self.log())?;
+            return Err(format!("producer {} did not open: {log}", self.setup.name).into());
         }
         self.life = Some(Life { child, orders });
         Ok(())
+    }
+
+    /// What it and those before it wrote to their standard error.
+    fn log(&self) -> PathBuf {
+        self.setup.journal.with_extension("log")
     }
 
     /// SIGKILL, whatever it is doing.

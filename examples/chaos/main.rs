@@ -25,14 +25,18 @@
     reason = "a program, not the library"
 )]
 
+mod cluster;
 mod fleet;
 mod journal;
 mod lateness;
 mod load;
 mod outcome;
 mod produce;
+mod replication;
 mod run;
+mod sentinel;
 mod standalone;
+mod switches;
 mod world;
 
 use std::{process::ExitCode, time::Duration};
@@ -66,6 +70,8 @@ struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Which {
     Standalone,
+    Sentinel,
+    Cluster,
     All,
 }
 
@@ -73,7 +79,9 @@ impl Which {
     fn topologies(self) -> &'static [Topology] {
         match self {
             Self::Standalone => &[Topology::Standalone],
-            Self::All => &[Topology::Standalone],
+            Self::Sentinel => &[Topology::Sentinel],
+            Self::Cluster => &[Topology::Cluster],
+            Self::All => &Topology::ALL,
         }
     }
 }

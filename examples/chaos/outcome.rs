@@ -11,6 +11,7 @@ use crate::{
     fleet::Producer,
     journal::{self, Entry},
     produce::{Level, Setup},
+    switches::{Delays, Switch},
     world::World,
 };
 
@@ -21,21 +22,25 @@ pub(crate) struct Outcome {
     pub(crate) violations: Vec<String>,
     pub(crate) counts: BTreeMap<String, u64>,
     pub(crate) errors: BTreeMap<String, u64>,
-    /// When calls succeeded after others had not, or on another server, by producer.
-    pub(crate) successes: Vec<Vec<(u64, u16)>>,
+    /// Of producers that were not killed: when calls succeeded after others had not, or on another
+    /// server than before.
+    successes: Vec<Vec<(u64, u16)>>,
 }
 
 /// Reads the journals of producers that have ended, and the lists as they stand.
 pub(crate) async fn judge(producers: &[Producer], world: &World) -> Result<Outcome, BoxError> {
     let mut outcome = Outcome::default();
     let mut levels: Vec<(Level, Books)> = Vec::new();
-    for Producer { setup, .. } in producers {
+    for Producer { setup, victim, .. } in producers {
         if !levels.iter().any(|(level, _)| *level == setup.level) {
             levels.push((setup.level, Books::new()));
         }
         let books = levels.iter().find(|(level, _)| *level == setup.level);
         let (_, books) = books.ok_or("the books of this level have just been opened")?;
-        outcome.read(setup, books)?;
+        let successes = outcome.read(setup, books)?;
+        if !victim {
+            outcome.successes.push(successes);
+        }
         for queue in 0..setup.queues {
             let key = setup.key(queue);
             for payload in world.list(&key).await? {
@@ -109,8 +114,18 @@ impl Outcome {
         text
     }
 
-    fn read(&mut self, setup: &Setup, books: &Books) -> io::Result<()> {
-        let keys: Vec<_> = (0..setup.queues).map(|queue| setup.key(queue)).collect();
+    /// How long after each switch the producers had their first answer.
+    pub(crate) fn delays(&self, switches: &[Switch]) -> Delays {
+        let mut delays = Delays::default();
+        for successes in &self.successes {
+            delays.add(Delays::of(switches, successes));
+        }
+        delays
+    }
+
+    /// Returns when calls succeeded.
+    fn read(&mut self, setup: &Setup, books: &Books) -> io::Result<Vec<(u64, u16)>> {
+        let keys = setup.keys();
         let (entries, _) = journal::read(&setup.journal)?;
         let mut life = BTreeMap::new();
         let mut successes = Vec::new();
@@ -137,14 +152,13 @@ impl Outcome {
             }
         }
         self.add(life);
-        self.successes.push(successes);
         if left != Some(0) {
             let name = &setup.name;
             self.violations.push(format!(
                 "{name} did not end with an empty spool: left {left:?}"
             ));
         }
-        Ok(())
+        Ok(successes)
     }
 
     fn add(&mut self, life: BTreeMap<String, u64>) {

@@ -80,6 +80,10 @@ impl Setup {
         format!("{}:{queue}", self.name)
     }
 
+    pub(crate) fn keys(&self) -> Vec<String> {
+        (0..self.queues).map(|queue| self.key(queue)).collect()
+    }
+
     pub(crate) fn is_cluster(&self) -> bool {
         self.url.contains("+cluster:")
     }

@@ -42,10 +42,20 @@ impl Run {
             repair: self.repair,
         };
         let mut producers = fleet::start(&load, "", &Level::ALL, dir).await?;
+        let keys: Vec<_> = producers
+            .iter()
+            .flat_map(|producer| producer.setup.keys())
+            .collect();
         let end = Instant::now() + self.span;
         let calm = Mutex::new(());
         let (faults, ()) = tokio::try_join!(
-            attack(&mut world, StdRng::seed_from_u64(self.seed), end, &calm),
+            attack(
+                &mut world,
+                &keys,
+                StdRng::seed_from_u64(self.seed),
+                end,
+                &calm
+            ),
             kill(
                 &mut producers,
                 StdRng::seed_from_u64(!self.seed),
@@ -53,7 +63,6 @@ impl Run {
                 &calm
             ),
         )?;
-        world.heal().await?;
         // So that each lane has had to do with the Redis that is judged.
         sleep(AFTERWARDS).await;
         fleet::finish(&mut producers).await?;
@@ -66,12 +75,21 @@ impl Run {
             .collect();
         println!("producers killed: {}", killed.join(", "));
         println!("{}", outcome.summary());
+        let switches = world.switches();
+        if !switches.is_empty() {
+            println!(
+                "first success after +switch-master, {} times: {}",
+                switches.len(),
+                outcome.delays(&switches)
+            );
+        }
         Ok(outcome)
     }
 }
 
 async fn attack(
     world: &mut World,
+    keys: &[String],
     mut dice: StdRng,
     end: Instant,
     calm: &Mutex<()>,
@@ -83,7 +101,9 @@ async fn attack(
             return Ok(faults);
         }
         let _not_calm = calm.lock().await;
-        *faults.entry(world.strike(&mut dice).await?).or_default() += 1;
+        *faults
+            .entry(world.strike(&mut dice, keys).await?)
+            .or_default() += 1;
     }
 }
 

@@ -68,10 +68,6 @@ impl Standalone {
             }
         }
     }
-
-    pub(crate) fn heal(&self) {
-        self.proxy.heal();
-    }
 }
 
 fn attacks(dice: &mut StdRng) -> Vec<Attack> {

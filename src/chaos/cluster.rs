@@ -62,10 +62,8 @@ impl RedisCluster {
     pub fn url_of(&self, nodes: &[usize]) -> String {
         let mut url = "redis+cluster://".to_owned();
         if let Some(password) = &self.password {
-            let encoded = percent_encoding::utf8_percent_encode(
-                password,
-                percent_encoding::NON_ALPHANUMERIC,
-            );
+            let encoded =
+                percent_encoding::utf8_percent_encode(password, percent_encoding::NON_ALPHANUMERIC);
             let _ = write!(url, ":{encoded}@");
         }
         let addresses: Vec<_> = nodes
@@ -100,9 +98,7 @@ impl RedisCluster {
         let mut answer = Err(down());
         for node in self.awake() {
             let mut ask = redis::cmd("CLUSTER");
-            answer = self.nodes[node]
-                .command(ask.arg("KEYSLOT").arg(key))
-                .await;
+            answer = self.nodes[node].command(ask.arg("KEYSLOT").arg(key)).await;
             if answer.is_ok() {
                 break;
             }
@@ -285,7 +281,10 @@ impl RedisCluster {
             return None;
         }
         let view = self.view(node).await.ok()?;
-        let awake = |line: &Node| self.awake().any(|node| self.nodes[node].port() == line.port);
+        let awake = |line: &Node| {
+            self.awake()
+                .any(|node| self.nodes[node].port() == line.port)
+        };
         if view.len() != self.nodes.len()
             || view.iter().any(|line| awake(line) != line.is_well)
             || view.iter().map(Node::slots).sum::<u32>() != 16_384

@@ -76,7 +76,10 @@ mod tests {
                     bb 127.0.0.1:7001@17001 slave,fail aa 0 0 3 disconnected\n";
         let nodes = parse(text);
         assert_eq!(nodes.len(), 2);
-        assert_eq!((nodes[0].port, nodes[0].epoch, nodes[0].slots()), (7000, 3, 11));
+        assert_eq!(
+            (nodes[0].port, nodes[0].epoch, nodes[0].slots()),
+            (7000, 3, 11)
+        );
         assert!(nodes[0].is_self && nodes[0].is_master && nodes[0].is_well);
         assert!(nodes[0].has(9) && nodes[0].has(11) && !nodes[0].has(10));
         assert_eq!(nodes[1].primary.as_deref(), Some("aa"));

@@ -45,7 +45,9 @@ async fn the_kits_cluster_moves_a_slot_in_steps() {
     migration.move_these(&cluster, &["{q}1"]).await.unwrap();
     let get = async |line: &str| {
         let answer = cluster.node(from).command::<redis::Value>(&cmd(line)).await;
-        answer.err().and_then(|error| error.code().map(str::to_owned))
+        answer
+            .err()
+            .and_then(|error| error.code().map(str::to_owned))
     };
     assert_eq!(get("GET {q}1").await.as_deref(), Some("ASK"));
     assert_eq!(get("MGET {q}1 {q}2").await.as_deref(), Some("TRYAGAIN"));
