@@ -2,7 +2,7 @@
 
 use seawall::chaos::SentinelSet;
 
-use super::{length, push};
+use super::{Raw, length, push};
 
 #[tokio::test]
 async fn a_set_survives_every_kind_of_failover() {
@@ -34,4 +34,61 @@ async fn a_set_survives_every_kind_of_failover() {
     for node in set.nodes() {
         assert_eq!(length(node).await, 3);
     }
+}
+
+#[tokio::test]
+async fn passwords_guard_the_nodes_and_the_sentinels_and_the_set_knows_them() {
+    let (password, other) = ("p@ss w/\u{f6}\"rd\\%", "s:ntinel ?&=");
+    let set = SentinelSet::builder()
+        .replicas(1)
+        .master_name("main")
+        .password(password)
+        .sentinel_password(other)
+        .start()
+        .await
+        .unwrap();
+    set.failover().await.unwrap();
+    set.wait_for_primary_other_than(0).await.unwrap();
+    set.wait_until_healthy().await.unwrap();
+
+    let url = set.url();
+    let addrs: Vec<_> = set.sentinels().map(|one| one.addr().to_string()).collect();
+    let addrs = addrs.join(",");
+    assert_eq!(
+        url,
+        format!(
+            "redis+sentinel://:p%40ss%20w%2F%C3%B6%22rd%5C%25@{addrs}/main/0\
+             ?sentinel_pass=s%3Antinel%20%3F%26%3D"
+        )
+    );
+    let debug = format!("{set:?} {:?}", SentinelSet::builder().password(password));
+    assert!(
+        !debug.contains("p@ss") && !debug.contains("s:ntinel"),
+        "{debug}"
+    );
+
+    for (guarded, command) in [
+        (set.node(0), "LLEN list\r\n"),
+        (set.sentinel(0), "SENTINEL MYID\r\n"),
+    ] {
+        let mut stranger = Raw::connect(guarded.addr()).await;
+        let answer = stranger.ask(command).await.unwrap();
+        assert!(answer.starts_with("-NOAUTH"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn behind_proxies_a_set_fails_over_and_every_sentinel_can_be_lost_and_found() {
+    let mut set = SentinelSet::builder().proxied().start().await.unwrap();
+    let addrs = set.node_addrs();
+    assert!(set.nodes().all(|node| !addrs.contains(&node.addr())));
+    let killed = set.kill_primary().await.unwrap();
+    set.sentinel_mut(0).kill().await.unwrap();
+    let new = set.wait_for_primary_other_than(killed).await.unwrap();
+    set.sentinel(1).freeze().await.unwrap();
+    assert_eq!(set.primary().await, None, "one sentinel is no majority");
+    assert!(set.kill_primary().await.is_err());
+    set.revive().await.unwrap();
+    set.wait_until_healthy().await.unwrap();
+    assert_eq!(set.primary().await, Some(new));
 }

@@ -252,14 +252,19 @@ const REPLICATION_TIMEOUT: &str = "5";
 /// An election that found no winner is held again after twice as long.
 const FAILOVER_TIMEOUT_MS: &str = "2000";
 
-/// What the configuration file can't hold, in milliseconds: how often a sentinel asks for news and
-/// tells its own, when it replaces a silent link, and how long it mistrusts itself after it stood
-/// still. It still sends a PING each second or each `down_after`: a replica that was not heard of
-/// in five of those periods can't be promoted.
-const QUICK: [(&str, u32); 5] = [
+/// What the configuration file can't hold, in milliseconds.
+///
+/// A sentinel connects again at most once in a `ping-period`, which must be well below
+/// `down_after`, or a link that was merely replaced looks like a server that is down. Of a replica
+/// that could be promoted it must have heard within five of them, and it asks once a second. It
+/// replaces a link older than `min-link-reconnect-period` on which three `publish-period`s
+/// brought no news; while it does, it hears no answer either. `tilt-period` is how long it
+/// mistrusts itself after it stood still.
+const QUICK: [(&str, u32); 6] = [
     ("info-period", 200),
-    ("publish-period", 200),
+    ("ping-period", 300),
     ("ask-period", 100),
-    ("min-link-reconnect-period", 500),
+    ("publish-period", 500),
+    ("min-link-reconnect-period", 2_000),
     ("tilt-period", 1_000),
 ];
