@@ -12,11 +12,13 @@ use std::{
 use seawall::error::BoxError;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin, Command},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::watch,
     time::timeout,
 };
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::produce::{Level, OPEN, Order, Setup};
+use crate::produce::{Level, Order, Setup, Word};
 
 /// What the producers of a run have in common.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Load {
     /// Jobs a second over all of them.
     pub(crate) rate: f64,
     pub(crate) repair: bool,
+    /// What they do from the start.
+    pub(crate) order: Order,
 }
 
 #[derive(Debug)]
@@ -41,34 +45,36 @@ pub(crate) struct Producer {
 struct Life {
     child: Child,
     orders: ChildStdin,
+    /// The last thing that it said.
+    said: watch::Receiver<Word>,
+    _hearing: AbortOnDropHandle<()>,
 }
 
-/// Two producers for each level, of which one is a victim.
+/// For each level a producer that is left alone, and with `victims` one that is killed now and then.
 pub(crate) async fn start(
     load: &Load,
     prefix: &str,
     levels: &[Level],
+    victims: bool,
     dir: &Path,
 ) -> Result<Vec<Producer>, BoxError> {
+    let roles: &[_] = if victims { &[false, true] } else { &[false] };
     let mut producers = Vec::new();
     for level in levels {
-        for victim in [false, true] {
-            let name = format!(
-                "{prefix}{}-{}",
-                level.name(),
-                if victim { "victim" } else { "steady" }
-            );
+        for victim in roles.iter().copied() {
+            let role = if victim { "victim" } else { "steady" };
+            let name = format!("{prefix}{}-{role}", level.name());
             let setup = Setup {
                 url: load.url.clone(),
                 spool: dir.join(&name),
                 journal: dir.join(format!("{name}.journal")),
                 level: *level,
                 queues: QUEUES,
-                rate: load.rate / (2 * levels.len()) as f64,
+                rate: load.rate / (roles.len() * levels.len()) as f64,
                 repair: load.repair,
                 name,
             };
-            producers.push(Producer::start(setup, victim).await?);
+            producers.push(Producer::start(setup, victim, load.order).await?);
         }
     }
     Ok(producers)
@@ -88,12 +94,12 @@ pub(crate) async fn finish(producers: &mut [Producer]) -> Result<(), BoxError> {
 const QUEUES: usize = 3;
 
 impl Producer {
-    pub(crate) async fn start(setup: Setup, victim: bool) -> Result<Self, BoxError> {
+    async fn start(setup: Setup, victim: bool, order: Order) -> Result<Self, BoxError> {
         let mut producer = Self {
             setup,
             victim,
             kills: 0,
-            order: Order::WORK,
+            order,
             life: None,
         };
         producer.begin().await?;
@@ -116,14 +122,23 @@ impl Producer {
         let (mut orders, answers) = pipes.ok_or("the producer has no pipes")?;
         say(&mut orders, &self.setup).await?;
         say(&mut orders, &self.order).await?;
-        let mut answer = String::new();
-        let mut answers = BufReader::new(answers);
-        timeout(OPENS_WITHIN, answers.read_line(&mut answer)).await??;
-        if answer.trim_end() != OPEN {
+        let (sender, said) = watch::channel(Word::Nothing);
+        let hearing = AbortOnDropHandle::new(tokio::spawn(hear(answers, sender)));
+        let mut life = Life {
+            child,
+            orders,
+            said,
+            _hearing: hearing,
+        };
+        let opens = life.said.wait_for(|word| *word != Word::Nothing);
+        if !timeout(OPENS_WITHIN, opens)
+            .await
+            .is_ok_and(|open| open.is_ok())
+        {
             let log = std::fs::read_to_string(self.log())?;
             return Err(format!("producer {} did not open: {log}", self.setup.name).into());
         }
-        self.life = Some(Life { child, orders });
+        self.life = Some(life);
         Ok(())
     }
 
@@ -149,10 +164,28 @@ impl Producer {
         Ok(())
     }
 
+    /// Waits until a call of its own was answered at that port.
+    pub(crate) async fn served_by(&mut self, port: u16) -> Result<(), BoxError> {
+        let life = self.life.as_mut().ok_or("the producer does not live")?;
+        let served = life.said.wait_for(|word| *word == Word::ServedBy(port));
+        timeout(SERVED_WITHIN, served).await??;
+        Ok(())
+    }
+
     /// Waits until its process is gone: whether in order is in its journal. One that hangs is killed.
     async fn ended(&mut self) {
         if let Some(mut life) = self.life.take() {
             let _ = timeout(ENDS_WITHIN, life.child.wait()).await;
+        }
+    }
+}
+
+/// Until the process ends.
+async fn hear(answers: ChildStdout, sender: watch::Sender<Word>) {
+    let mut lines = BufReader::new(answers).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Ok(word) = serde_json::from_str(&line) {
+            let _ = sender.send(word);
         }
     }
 }
@@ -164,5 +197,6 @@ async fn say(orders: &mut ChildStdin, what: &impl serde::Serialize) -> Result<()
     Ok(())
 }
 
+const SERVED_WITHIN: Duration = Duration::from_secs(60);
 const OPENS_WITHIN: Duration = Duration::from_secs(60);
 const ENDS_WITHIN: Duration = Duration::from_secs(180);

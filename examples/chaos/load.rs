@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     journal::{Entry, Journal, now_us},
     lateness::Lag,
-    produce::{Order, Setup},
+    produce::{Order, Setup, Word},
 };
 
 #[derive(Clone)]
@@ -270,6 +270,7 @@ impl Tally {
         counter.fetch_add(1, Relaxed);
         let before = std::mem::replace(&mut *self.served_by.lock(), port);
         let port = port.filter(|_| before != port)?;
+        Word::ServedBy(port).say();
         Some(Entry::Success { at_us, port })
     }
 }

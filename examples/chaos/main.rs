@@ -118,7 +118,6 @@ async fn nemesis(args: &Args) -> Result<bool, BoxError> {
             seed,
             span,
             rate: args.rate,
-            repair: true,
         };
         let dir = tempfile::Builder::new()
             .prefix("seawall-chaos-")

@@ -115,10 +115,25 @@ impl Level {
 const SPOOL_AFTER: Duration = Duration::from_millis(250);
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What it says on its standard output once its spool is open.
-pub(crate) const OPEN: &str = "open";
+/// What a producer says on its standard output, a line of JSON each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Word {
+    Nothing,
+    /// Its spool is open.
+    Open,
+    /// Its calls are answered, after they were not or by another server.
+    ServedBy(u16),
+}
 
-#[allow(clippy::print_stdout, reason = "that is how it answers")]
+impl Word {
+    #[allow(clippy::print_stdout, reason = "that is how it answers")]
+    pub(crate) fn say(self) {
+        if let Ok(line) = serde_json::to_string(&self) {
+            println!("{line}");
+        }
+    }
+}
+
 pub(crate) async fn run() -> Result<(), BoxError> {
     let mut first = String::new();
     io::stdin().read_line(&mut first)?;
@@ -134,7 +149,7 @@ pub(crate) async fn run() -> Result<(), BoxError> {
         .metrics(&registry)
         .connect()
         .await?;
-    println!("{OPEN}");
+    Word::Open.say();
 
     let tally = Arc::new(Tally::new(registry));
     let load = Load {

@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     fleet::{self, Load, Producer},
     outcome::{self, Outcome},
-    produce::Level,
+    produce::{Level, Order},
     world::{Topology, World},
 };
 
@@ -21,7 +21,6 @@ pub(crate) struct Run {
     pub(crate) seed: u64,
     pub(crate) span: Duration,
     pub(crate) rate: f64,
-    pub(crate) repair: bool,
 }
 
 impl Run {
@@ -39,9 +38,10 @@ impl Run {
         let load = Load {
             url: world.url(),
             rate: self.rate,
-            repair: self.repair,
+            repair: true,
+            order: Order::WORK,
         };
-        let mut producers = fleet::start(&load, "", &Level::ALL, dir).await?;
+        let mut producers = fleet::start(&load, "", &Level::ALL, true, dir).await?;
         let keys: Vec<_> = producers
             .iter()
             .flat_map(|producer| producer.setup.keys())

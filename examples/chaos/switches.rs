@@ -1,17 +1,20 @@
 //! When the sentinels announced another primary, and how soon the producers had an answer from it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::StreamExt;
-use parking_lot::Mutex;
 use seawall::{chaos::SentinelSet, error::BoxError};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::journal::now_us;
 
 /// Listens to all sentinels until it is dropped.
 pub(crate) struct Switches {
-    seen: Arc<Mutex<Vec<Switch>>>,
+    seen: watch::Sender<Vec<Switch>>,
     _listening: JoinSet<()>,
 }
 
@@ -31,7 +34,7 @@ impl Switches {
             .into_iter()
             .zip(set.nodes().map(|node| node.port()))
             .collect();
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seen = watch::Sender::default();
         let mut listening = JoinSet::new();
         for sentinel in set.sentinels() {
             let client = redis::Client::open(sentinel.url())?;
@@ -44,7 +47,14 @@ impl Switches {
     }
 
     pub(crate) fn seen(&self) -> Vec<Switch> {
-        self.seen.lock().clone()
+        self.seen.borrow().clone()
+    }
+
+    /// Waits for the one after the first `count`.
+    pub(crate) async fn after(&self, count: usize) -> Result<Switch, BoxError> {
+        let mut seen = self.seen.subscribe();
+        let seen = seen.wait_for(|seen| seen.len() > count);
+        Ok(timeout(PATIENCE, seen).await??[count])
     }
 }
 
@@ -52,7 +62,7 @@ impl Switches {
 async fn listen(
     client: redis::Client,
     ports: Vec<(SocketAddr, u16)>,
-    seen: Arc<Mutex<Vec<Switch>>>,
+    seen: watch::Sender<Vec<Switch>>,
 ) {
     loop {
         if let Ok(mut events) = client.get_async_pubsub().await
@@ -66,19 +76,24 @@ async fn listen(
                     let known = ports.iter().find(|(announced, _)| *announced == addr);
                     known.map(|(_, port)| *port)
                 });
-                let mut seen = seen.lock();
-                // The others say the same a little later.
-                if let Some(port) = port
-                    && seen.last().is_none_or(|last: &Switch| last.port != port)
-                {
-                    seen.push(Switch { at_us, port });
-                }
+                let Some(port) = port else {
+                    continue;
+                };
+                seen.send_if_modified(|seen| {
+                    // The others say the same a little later.
+                    let news = seen.last().is_none_or(|last| last.port != port);
+                    if news {
+                        seen.push(Switch { at_us, port });
+                    }
+                    news
+                });
             }
         }
         sleep(AGAIN).await;
     }
 }
 
+const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// `<name> <old address> <old port> <new address> <new port>`.
