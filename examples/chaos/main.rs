@@ -26,6 +26,7 @@
 )]
 
 mod cluster;
+mod failover;
 mod fleet;
 mod journal;
 mod lateness;
@@ -34,12 +35,13 @@ mod outcome;
 mod produce;
 mod replication;
 mod run;
+mod scenes;
 mod sentinel;
 mod standalone;
 mod switches;
 mod world;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use seawall::error::BoxError;
@@ -53,6 +55,12 @@ struct Args {
     /// Makes the schedule of the faults. Default: another one each time.
     #[arg(long)]
     seed: Option<u64>,
+    /// What happens.
+    #[arg(long, value_enum, default_value_t = Scenario::Nemesis)]
+    scenario: Scenario,
+    /// How many seeds, from the first, a scenario other than the nemesis runs.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
     /// How long the faults go on, over all topologies.
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
@@ -68,11 +76,39 @@ struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// Random faults for a while.
+    Nemesis,
+    /// Each way to lose a primary, idle and under load, and how soon the next one is used.
+    Failover,
+    /// A primary whose replicas are cut off is killed; the control, without the repair, must lose jobs.
+    LostWrites,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Which {
     Standalone,
     Sentinel,
     Cluster,
     All,
+}
+
+impl Args {
+    /// The command for the same schedule of faults.
+    fn again(&self, seed: u64) -> String {
+        if self.scenario == Scenario::Nemesis {
+            let topology = name_of(self.topology);
+            return format!(
+                "make chaos SEED={seed} MINUTES={} TOPOLOGY={topology}",
+                self.minutes
+            );
+        }
+        format!(
+            "cargo run --release --features chaos --example chaos -- --scenario {} --seed {seed} --seeds {}",
+            name_of(self.scenario),
+            self.seeds,
+        )
+    }
 }
 
 impl Which {
@@ -97,7 +133,7 @@ async fn main() -> ExitCode {
         return ended(produce::run().await.map(|()| true));
     }
     tokio::select! {
-        told = nemesis(&args) => ended(told),
+        told = story(&args) => ended(told),
         () = interrupted() => {
             println!("interrupted; the servers, producers and spools of this run are gone");
             ExitCode::from(130)
@@ -105,12 +141,33 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Says whether all topologies came out clean.
-async fn nemesis(args: &Args) -> Result<bool, BoxError> {
+/// Says whether all came out clean.
+async fn story(args: &Args) -> Result<bool, BoxError> {
     let seed = args.seed.unwrap_or_else(|| rand::random::<u16>().into());
+    println!("seed {seed}");
+    let dir = tempfile::Builder::new()
+        .prefix("seawall-chaos-")
+        .tempdir()?;
+    let (seeds, path) = (args.seeds, dir.path());
+    let clean = match args.scenario {
+        Scenario::Nemesis => nemesis(args, seed, path).await?,
+        Scenario::Failover => failover::run(seeds, seed, args.rate / 4.0, path).await?,
+        Scenario::LostWrites => scenes::lost_writes(seeds, seed, args.rate, path).await?,
+    };
+    if !clean {
+        println!(
+            "journals, logs and spools are kept in {}",
+            dir.keep().display()
+        );
+        println!("repeat it with: {}", args.again(seed));
+    }
+    Ok(clean)
+}
+
+/// All topologies, one after the other.
+async fn nemesis(args: &Args, seed: u64, dir: &Path) -> Result<bool, BoxError> {
     let topologies = args.topology.topologies();
     let span = Duration::from_secs_f64(args.minutes * 60.0 / topologies.len() as f64);
-    println!("seed {seed}");
     let (mut lines, mut clean) = (Vec::new(), true);
     for topology in topologies {
         let run = Run {
@@ -119,34 +176,21 @@ async fn nemesis(args: &Args) -> Result<bool, BoxError> {
             span,
             rate: args.rate,
         };
-        let dir = tempfile::Builder::new()
-            .prefix("seawall-chaos-")
-            .tempdir()?;
-        let outcome = run.run(dir.path()).await?;
-        if !outcome.violations.is_empty() {
-            clean = false;
-            outcome
-                .violations
-                .iter()
-                .take(MOST_TOLD)
-                .for_each(|violation| println!("VIOLATION {violation}"));
-            println!(
-                "journals, logs and spools are kept in {}",
-                dir.keep().display()
-            );
-            println!(
-                "repeat it with: make chaos SEED={seed} MINUTES={} TOPOLOGY={}",
-                span.as_secs_f64() / 60.0,
-                topology.name()
-            );
-        }
+        let dir = dir.join(topology.name());
+        std::fs::create_dir(&dir)?;
+        let outcome = run.run(&dir).await?;
+        outcome.tell();
+        clean &= outcome.violations.is_empty();
         lines.extend(outcome.lines(topology.name(), seed));
     }
     lines.iter().for_each(|line| println!("{line}"));
     Ok(clean)
 }
 
-const MOST_TOLD: usize = 40;
+fn name_of(value: impl ValueEnum) -> String {
+    let named = value.to_possible_value();
+    named.map_or_else(String::new, |value| value.get_name().to_owned())
+}
 
 fn ended(told: Result<bool, BoxError>) -> ExitCode {
     match told {

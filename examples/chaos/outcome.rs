@@ -17,11 +17,13 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    pub(crate) balances: Vec<(Level, Balance)>,
+    balances: Vec<(Level, Balance)>,
     /// Each thing that must not be, in words.
     pub(crate) violations: Vec<String>,
-    pub(crate) counts: BTreeMap<String, u64>,
-    pub(crate) errors: BTreeMap<String, u64>,
+    /// How many calls and enqueues took longer than they may.
+    pub(crate) late: u64,
+    counts: BTreeMap<String, u64>,
+    errors: BTreeMap<String, u64>,
     /// Of producers that were not killed: when calls succeeded after others had not, or on another
     /// server than before.
     successes: Vec<Vec<(u64, u16)>>,
@@ -71,6 +73,27 @@ pub(crate) async fn judge(producers: &[Producer], world: &World) -> Result<Outco
 impl Outcome {
     pub(crate) fn count(&self, name: &str) -> u64 {
         self.counts.get(name).copied().unwrap_or(0)
+    }
+
+    /// All levels together.
+    pub(crate) fn total(&self) -> Balance {
+        let mut total = Balance::default();
+        self.balances
+            .iter()
+            .for_each(|(_, balance)| total += *balance);
+        total
+    }
+
+    /// Prints what must not be.
+    #[allow(clippy::print_stdout, reason = "a program, not the library")]
+    pub(crate) fn tell(&self) {
+        for violation in self.violations.iter().take(MOST_TOLD) {
+            println!("VIOLATION {violation}");
+        }
+        let rest = self.violations.len().saturating_sub(MOST_TOLD);
+        if rest > 0 {
+            println!("VIOLATION and {rest} more");
+        }
     }
 
     /// One line for each level.
@@ -142,6 +165,7 @@ impl Outcome {
                 Entry::Failed { error, .. } => *self.errors.entry(error).or_default() += 1,
                 Entry::Late { what, over_ms } => {
                     let name = &setup.name;
+                    self.late += 1;
                     self.violations
                         .push(format!("{name}: {what} was late by {over_ms} ms"));
                 }
@@ -173,6 +197,8 @@ impl Outcome {
         }
     }
 }
+
+const MOST_TOLD: usize = 40;
 
 fn number(payload: &[u8]) -> Option<u64> {
     std::str::from_utf8(payload)

@@ -62,6 +62,11 @@ pub(crate) struct Order {
 }
 
 impl Order {
+    pub(crate) const IDLE: Self = Self {
+        jobs: false,
+        calls: false,
+        finish: false,
+    };
     pub(crate) const WORK: Self = Self {
         jobs: true,
         calls: true,
@@ -189,12 +194,7 @@ fn spool_options(options: SpoolOptions, setup: &Setup) -> SpoolOptions {
 
 /// A thread, since tokio's standard input would keep the runtime from ending.
 fn listen() -> watch::Receiver<Order> {
-    let idle = Order {
-        jobs: false,
-        calls: false,
-        finish: false,
-    };
-    let (sender, orders) = watch::channel(idle);
+    let (sender, orders) = watch::channel(Order::IDLE);
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
             let Ok(order) = line

@@ -1,0 +1,139 @@
+//! One kind of failover after the other, again and again, idle and under load.
+
+use std::{path::Path, time::Duration};
+
+use clap::ValueEnum;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use seawall::error::BoxError;
+use tokio::time::sleep;
+
+use crate::{
+    fleet::{self, Load, Producer},
+    outcome::{self, Outcome},
+    produce::{Level, Order},
+    sentinel::Sentinel,
+    world::World,
+};
+
+/// How the primary stops being it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum How {
+    Kill,
+    Freeze,
+    Command,
+}
+
+/// Each way, idle and under load, with so many seeds, on one Sentinel set. Prints a line for each of them,
+/// and says whether all were clean.
+#[allow(clippy::print_stdout, reason = "a program, not the library")]
+pub(crate) async fn run(seeds: u64, seed: u64, rate: f64, dir: &Path) -> Result<bool, BoxError> {
+    let mut world = World::Sentinel(Sentinel::start().await?);
+    let mut clean = true;
+    for how in How::value_variants().iter().copied() {
+        for load in [false, true] {
+            let (line, outcome) = many(&mut world, how, load, seeds, seed, rate, dir).await?;
+            println!("{line}");
+            clean &= outcome.violations.is_empty();
+            outcome.tell();
+        }
+    }
+    Ok(clean)
+}
+
+async fn many(
+    world: &mut World,
+    how: How,
+    load: bool,
+    seeds: u64,
+    seed: u64,
+    rate: f64,
+    dir: &Path,
+) -> Result<(String, Outcome), BoxError> {
+    let name = format!("{}-{}", how.name(), if load { "load" } else { "idle" });
+    let order = if load { Order::WORK } else { Order::IDLE };
+    let producers = Load {
+        url: world.url(),
+        rate,
+        repair: true,
+        order,
+    };
+    let mut producers =
+        fleet::start(&producers, &format!("{name}-"), &Level::ALL, false, dir).await?;
+    let before = world.switches().len();
+    for seed in seed..seed + seeds {
+        let World::Sentinel(sentinel) = world else {
+            return Err("failovers are Sentinel's".into());
+        };
+        once(
+            sentinel,
+            how,
+            order,
+            StdRng::seed_from_u64(seed),
+            &mut producers,
+        )
+        .await?;
+    }
+    sleep(AFTERWARDS).await;
+    fleet::finish(&mut producers).await?;
+    let mut outcome = outcome::judge(&producers, world).await?;
+    let delays = outcome.delays(&world.switches()[before..]);
+    if delays.none > 0 {
+        let none = format!("{name}: {} switches with no answer after them", delays.none);
+        outcome.violations.push(none);
+    }
+    let line = format!(
+        "failover: how={} load={load} seed={seed} seeds={seeds} first_success {delays} \
+         slowest_call_ms={} late={} {}",
+        how.name(),
+        outcome.count("slowest_call_us") / 1_000,
+        outcome.late,
+        outcome.total(),
+    );
+    Ok((line, outcome))
+}
+
+async fn once(
+    sentinel: &mut Sentinel,
+    how: How,
+    order: Order,
+    mut dice: StdRng,
+    producers: &mut [Producer],
+) -> Result<(), BoxError> {
+    sleep(Duration::from_millis(dice.random_range(0..500))).await;
+    let before = sentinel.switches.seen().len();
+    let primary = sentinel.primary().await?;
+    match how {
+        How::Kill => sentinel.set.node_mut(primary).kill().await?,
+        How::Freeze => sentinel.set.node(primary).freeze().await?,
+        How::Command => sentinel.set.failover().await?,
+    }
+    let switch = sentinel.switches.after(before).await?;
+    // Those who were idle until now have one call after the other.
+    for producer in &mut *producers {
+        producer
+            .order(Order {
+                calls: true,
+                ..order
+            })
+            .await?;
+    }
+    for producer in &mut *producers {
+        producer.served_by(switch.port).await?;
+    }
+    for producer in producers {
+        producer.order(order).await?;
+    }
+    sentinel.heal().await
+}
+
+impl How {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Freeze => "freeze",
+            Self::Command => "command",
+        }
+    }
+}
+
+const AFTERWARDS: Duration = Duration::from_secs(2);
