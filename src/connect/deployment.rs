@@ -30,6 +30,27 @@ impl Deployment {
     }
 }
 
+/// What the log shows: no part of it is a secret.
+impl fmt::Display for Deployment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standalone(address) => address.fmt(f),
+            Self::Sentinel(group) => {
+                list(f, &group.seeds)?;
+                write!(f, "/{}", group.master)
+            }
+            Self::Cluster(nodes) => list(f, nodes),
+        }
+    }
+}
+
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T]) -> fmt::Result {
+    items.iter().enumerate().try_for_each(|(at, item)| {
+        let comma = if at == 0 { "" } else { "," };
+        write!(f, "{comma}{item}")
+    })
+}
+
 /// The sentinels to ask first, and whom to ask them for.
 #[derive(Clone, Debug)]
 pub(super) struct SentinelGroup {

@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::select_ok;
 use redis::{
     AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, Value,
-    aio::MultiplexedConnection,
+    aio::{AsyncPushSender, MultiplexedConnection},
     io::tcp::socket2::{SockRef, TcpKeepalive},
 };
 use tokio::{
@@ -24,17 +24,16 @@ use tokio_util::sync::CancellationToken;
 use super::tls::Tls;
 use super::{
     ConnectError,
-    deployment::{Address, Deployment, Endpoint},
+    deployment::{Address, Endpoint},
     options::ConnectOptions,
     status::Trouble,
 };
 use crate::classify;
 
-/// Makes connections. It is the one place that knows which address to use, and whether a master is
-/// there.
+/// Makes connections. It is the one place that knows how to log in, and whether a master is there.
 pub(super) struct Dialer {
-    topology: Topology,
     login: RedisConnectionInfo,
+    sentinel_login: RedisConnectionInfo,
     client_name: String,
     timeout: Duration,
     keepalive: TcpKeepalive,
@@ -45,31 +44,13 @@ pub(super) struct Dialer {
     role_is_hidden: AtomicBool,
 }
 
-/// How the master is found.
-enum Topology {
-    /// It is always at the same address.
-    Standalone(Address),
-}
-
 impl Dialer {
     pub(super) fn new(options: &ConnectOptions) -> Result<Self, ConnectError> {
         #[cfg(feature = "tls")]
         options.deployment.tls_hosts().try_for_each(Tls::check)?;
         Ok(Self {
-            topology: match &options.deployment {
-                Deployment::Standalone(address) => Topology::Standalone(address.clone()),
-                Deployment::Sentinel(_) => {
-                    return Err(ConnectError::NotSupported {
-                        what: "Redis Sentinel (redis+sentinel://)",
-                    });
-                }
-                Deployment::Cluster(_) => {
-                    return Err(ConnectError::NotSupported {
-                        what: "Redis Cluster (redis+cluster://)",
-                    });
-                }
-            },
             login: options.login(),
+            sentinel_login: options.sentinel_login(),
             client_name: options.client_name.clone(),
             timeout: options.connect_timeout,
             keepalive: TcpKeepalive::new()
@@ -88,53 +69,81 @@ impl Dialer {
         })
     }
 
-    /// The address that is tried next.
-    pub(super) fn address(&self) -> &Address {
-        match &self.topology {
-            Topology::Standalone(address) => address,
-        }
-    }
-
-    /// Makes a connection to the master, within the connect timeout.
+    /// Makes a connection to the master at this address, within the connect timeout.
     ///
     /// It lives until `cut` is cancelled or the socket closes, and then calls `ended`. Cancel safe:
     /// a connection that is not returned is closed.
     pub(super) async fn dial(
         &self,
+        at: &Address,
         cut: CancellationToken,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, Trouble> {
-        let half_made = cut.clone().drop_guard();
-        let connection = timeout(self.timeout, self.open(cut, ended))
+        self.in_time(cut.clone(), async {
+            let mut connection = self.connect(at, &self.login, plain(), cut, ended).await?;
+            self.verify(&mut connection).await?;
+            Ok(connection)
+        })
+        .await
+    }
+
+    /// As [`dial`](Self::dial), to a sentinel, whose announcements go to `pushes`.
+    pub(super) async fn sentinel(
+        &self,
+        at: &Address,
+        cut: CancellationToken,
+        pushes: impl AsyncPushSender,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<MultiplexedConnection, Trouble> {
+        let config = plain().set_push_sender(pushes);
+        let connecting = self.connect(at, &self.sentinel_login, config, cut.clone(), ended);
+        self.in_time(cut, connecting)
+            .await
+            .map_err(|trouble| match trouble {
+                Trouble::Credentials => Trouble::SentinelCredentials,
+                other => other,
+            })
+    }
+
+    async fn in_time(
+        &self,
+        cut: CancellationToken,
+        connecting: impl Future<Output = Result<MultiplexedConnection, Trouble>>,
+    ) -> Result<MultiplexedConnection, Trouble> {
+        let half_made = cut.drop_guard();
+        let connection = timeout(self.timeout, connecting)
             .await
             .unwrap_or(Err(Trouble::ConnectTimeout))?;
         half_made.disarm();
         Ok(connection)
     }
 
-    async fn open(
+    async fn connect(
         &self,
+        at: &Address,
+        login: &RedisConnectionInfo,
+        config: AsyncConnectionConfig,
         cut: CancellationToken,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, Trouble> {
-        let mut connection = match self.address() {
+        let mut connection = match at {
             Address::Tcp(endpoint) => {
                 let socket = self.socket(endpoint).await?;
-                self.log_in(socket, cut, ended).await?
+                self.log_in(socket, login, config, cut, ended).await?
             }
             #[cfg(feature = "tls")]
             Address::Tls(endpoint) => {
                 let socket = self.socket(endpoint).await?;
                 let tls = self.tls.as_ref().ok_or(Trouble::Tls)?;
                 let socket = tls.handshake(&endpoint.host, socket).await?;
-                self.log_in(socket, cut, ended).await?
+                self.log_in(socket, login, config, cut, ended).await?
             }
             #[cfg(not(feature = "tls"))]
             Address::Tls(_) => return Err(Trouble::Tls),
             Address::Unix { path } => {
                 let connecting = UnixStream::connect(path).await;
                 let socket = connecting.map_err(|_| Trouble::Unreachable)?;
-                self.log_in(socket, cut, ended).await?
+                self.log_in(socket, login, config, cut, ended).await?
             }
         };
         // For people only, so a user who may not have it goes without.
@@ -143,8 +152,7 @@ impl Dialer {
         connection
             .send_packed_command(&name)
             .await
-            .map_err(|error| self.trouble(&error))?;
-        self.verify(&mut connection).await?;
+            .map_err(|error| trouble(login, &error))?;
         Ok(connection)
     }
 
@@ -178,18 +186,17 @@ impl Dialer {
     async fn log_in<S>(
         &self,
         socket: S,
+        login: &RedisConnectionInfo,
+        config: AsyncConnectionConfig,
         cut: CancellationToken,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, Trouble>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        // Each call brings its own time limit, and blocking reads have none.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let (connection, driver) =
-            MultiplexedConnection::new_with_config(&self.login, socket, config)
-                .await
-                .map_err(|error| self.trouble(&error))?;
+        let (connection, driver) = MultiplexedConnection::new_with_config(login, socket, config)
+            .await
+            .map_err(|error| trouble(login, &error))?;
         spawn(driver, cut, ended);
         Ok(connection)
     }
@@ -206,7 +213,7 @@ impl Dialer {
         let answers = connection
             .send_packed_commands(&questions, 0, 2)
             .await
-            .map_err(|error| self.trouble(&error))?;
+            .map_err(|error| trouble(&self.login, &error))?;
         let [role, ping] = answers.as_slice() else {
             return Err(Trouble::Protocol);
         };
@@ -219,21 +226,26 @@ impl Dialer {
         }
         Ok(())
     }
+}
 
-    fn trouble(&self, error: &RedisError) -> Trouble {
-        // The redis crate gives every refusal of SELECT the same code.
-        let no_login = error.detail() == Some("Authentication required.");
-        match error.kind() {
-            _ if no_login || classify::is_unauthenticated(error) => Trouble::Credentials,
-            ErrorKind::Io => Trouble::Lost,
-            ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
-                Some("LOADING") => Trouble::Loading,
-                Some("MASTERDOWN") => Trouble::Replica,
-                _ if self.login.db() != 0 => Trouble::Database,
-                _ => Trouble::Protocol,
-            },
+/// Each call brings its own time limit, and blocking reads have none.
+fn plain() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_response_timeout(None)
+}
+
+fn trouble(login: &RedisConnectionInfo, error: &RedisError) -> Trouble {
+    // The redis crate gives every refusal of SELECT the same code.
+    let no_login = error.detail() == Some("Authentication required.");
+    match error.kind() {
+        _ if no_login || classify::is_unauthenticated(error) => Trouble::Credentials,
+        ErrorKind::Io => Trouble::Lost,
+        ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
+            Some("LOADING") => Trouble::Loading,
+            Some("MASTERDOWN") => Trouble::Replica,
+            _ if login.db() != 0 => Trouble::Database,
             _ => Trouble::Protocol,
-        }
+        },
+        _ => Trouble::Protocol,
     }
 }
 

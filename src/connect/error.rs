@@ -1,6 +1,6 @@
 //! Why a connection could not be set up at all: [`ConnectError`].
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 /// Why [`Connection::open`](super::Connection::open) or
 /// [`ConnectOptions::from_url`](super::ConnectOptions::from_url) refused what it was given.
@@ -38,6 +38,18 @@ pub enum ConnectError {
         /// The cargo feature to turn on.
         feature: &'static str,
     },
+    /// The sentinels answer, and know no master of the name in the URL.
+    #[error(
+        "the sentinels know no master called {name}; they know {}",
+        Names(known)
+    )]
+    #[non_exhaustive]
+    UnknownMaster {
+        /// The name asked for.
+        name: String,
+        /// The names that they know, some of them if there are many.
+        known: Vec<String>,
+    },
     /// There is no tokio runtime to run the connection on.
     #[error("a connection must be opened inside a tokio runtime")]
     NoRuntime,
@@ -52,6 +64,17 @@ impl ConnectError {
         Self::InvalidSetting {
             what,
             why: why.into(),
+        }
+    }
+}
+
+struct Names<'a>(&'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("none"),
+            names => f.write_str(&names.join(", ")),
         }
     }
 }

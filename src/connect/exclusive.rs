@@ -204,7 +204,7 @@ impl managed::Manager for Manager {
         let connection = self
             .shared
             .dialer
-            .dial(cut.clone(), || {})
+            .dial(&generation.address, cut.clone(), || {})
             .await
             .map_err(|trouble| {
                 Error::new(ErrorKind::Connect, Verdict::new(Class::Outage, Landed::No))

@@ -9,7 +9,7 @@ use redis::{RedisError, Value, aio::MultiplexedConnection};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::status::Trouble;
+use super::{deployment::Address, status::Trouble};
 use crate::classify;
 
 /// The connections that were made together and are given up together.
@@ -18,6 +18,7 @@ use crate::classify;
 /// generation that has been replaced, cannot touch its successor.
 pub(super) struct Generation {
     pub(super) number: u64,
+    pub(super) address: Address,
     pub(super) since: Instant,
     lines: Box<[MultiplexedConnection]>,
     next: AtomicUsize,
@@ -30,6 +31,7 @@ pub(super) struct Generation {
 impl Generation {
     pub(super) fn new(
         number: u64,
+        address: Address,
         lines: Vec<MultiplexedConnection>,
         suspect_after: u32,
         suspicion: Arc<Suspicion>,
@@ -38,6 +40,7 @@ impl Generation {
         debug_assert!(!lines.is_empty());
         Self {
             number,
+            address,
             since: Instant::now(),
             lines: lines.into(),
             next: AtomicUsize::new(0),
@@ -116,12 +119,7 @@ impl Generation {
     ///
     /// Cancel safe, for one waiter.
     pub(super) async fn suspected(&self) -> Trouble {
-        loop {
-            if let Some(trouble) = self.trouble() {
-                return trouble;
-            }
-            self.suspicion.raised.notified().await;
-        }
+        self.suspicion.raised().await
     }
 }
 
@@ -136,13 +134,23 @@ impl Drop for Generation {
 #[derive(Default)]
 pub(super) struct Suspicion {
     trouble: OnceLock<Trouble>,
-    raised: Notify,
+    news: Notify,
 }
 
 impl Suspicion {
     pub(super) fn raise(&self, trouble: Trouble) {
         if self.trouble.set(trouble).is_ok() {
-            self.raised.notify_one();
+            self.news.notify_one();
+        }
+    }
+
+    /// Waits until something is held. Cancel safe, for one waiter.
+    pub(super) async fn raised(&self) -> Trouble {
+        loop {
+            if let Some(trouble) = self.trouble.get() {
+                return *trouble;
+            }
+            self.news.notified().await;
         }
     }
 }

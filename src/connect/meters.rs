@@ -1,8 +1,11 @@
 //! The metrics' handles, resolved once.
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use std::time::Duration;
 
-use super::status::Trouble;
+use parking_lot::Mutex;
+use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
+
+use super::{deployment::Address, status::Trouble};
 use crate::metrics::ConnectMetrics;
 
 pub(super) struct Meters {
@@ -17,12 +20,21 @@ pub(super) struct Meters {
     pub(super) probes_failed: IntCounter,
     pub(super) idle: IntGauge,
     pub(super) busy: IntGauge,
+    pub(super) failovers: IntCounter,
+    pub(super) role_mismatches: IntCounter,
+    found: IntCounter,
+    remembered: IntCounter,
+    not_found: IntCounter,
+    search_seconds: Histogram,
+    master: IntGaugeVec,
+    master_is: Mutex<Option<String>>,
     endings: [(Trouble, IntCounter); Trouble::ENDINGS.len()],
 }
 
 impl Meters {
     pub(super) fn new(metrics: &ConnectMetrics) -> Self {
         let attempts = |outcome| metrics.attempts.with_label_values(&[outcome]);
+        let searches = |outcome| metrics.searches.with_label_values(&[outcome]);
         Self {
             ok: attempts("ok"),
             refused: attempts("refused"),
@@ -35,11 +47,46 @@ impl Meters {
             probes_failed: metrics.probes_failed.clone(),
             idle: metrics.pool.with_label_values(&["idle"]),
             busy: metrics.pool.with_label_values(&["busy"]),
+            failovers: metrics.failovers.clone(),
+            role_mismatches: metrics.role_mismatches.clone(),
+            found: searches("found"),
+            remembered: searches("remembered"),
+            not_found: searches("failed"),
+            search_seconds: metrics.search_seconds.clone(),
+            master: metrics.master.clone(),
+            master_is: Mutex::new(None),
             endings: Trouble::ENDINGS.map(|trouble| {
                 let ended = metrics.reconnects.with_label_values(&[trouble.as_str()]);
                 (trouble, ended)
             }),
         }
+    }
+
+    /// Counts a search for the master that has ended.
+    pub(super) fn searched(&self, outcome: Outcome, took: Duration) {
+        match outcome {
+            Outcome::Found => self.found.inc(),
+            Outcome::Remembered => self.remembered.inc(),
+            Outcome::Failed => self.not_found.inc(),
+        }
+        self.search_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Shows where the master is, in the place of where it was.
+    pub(super) fn master(&self, address: Option<&Address>) {
+        let address = address.map(Address::to_string);
+        let mut shown = self.master_is.lock();
+        if *shown == address {
+            return;
+        }
+        if let Some(before) = shown.take() {
+            // It is gone already if two share these metrics.
+            let _ = self.master.remove_label_values(&[&before]);
+        }
+        if let Some(address) = &address {
+            self.master.with_label_values(&[address]).set(1);
+        }
+        *shown = address;
     }
 
     /// Counts a connection that was given up.
@@ -48,4 +95,14 @@ impl Meters {
             counter.inc();
         }
     }
+}
+
+/// How a search for the master ends.
+#[derive(Clone, Copy)]
+pub(super) enum Outcome {
+    /// A sentinel named one.
+    Found,
+    /// No sentinel answered, and one of before still is one.
+    Remembered,
+    Failed,
 }

@@ -63,6 +63,8 @@ mod hosts;
 mod meters;
 mod options;
 mod pace;
+mod route;
+mod sentinel;
 mod service;
 mod shared;
 mod status;

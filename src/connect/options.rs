@@ -40,6 +40,8 @@ use crate::metrics::ConnectMetrics;
 /// - suspect after 2 unanswered calls in a row: one may be bad luck
 /// - probe each second, which must be answered in 500 ms: an idle client notices within 1.5 s
 /// - reconnect delay from 50 ms, doubling to 1 s, half of it random
+/// - Sentinel: each sentinel is asked once a second, and logged in to with nothing but what is said
+///   of it
 /// - TCP keepalive after 10 s idle, TCP user timeout 5 s: the kernel's net under connections that
 ///   are not probed
 /// - `TCP_NODELAY` on: one call at a time must not wait for an acknowledgement
@@ -56,6 +58,7 @@ pub struct ConnectOptions {
     pub(super) sentinel_password: Option<Secret>,
     /// `None` where there are no sentinels.
     pub(super) sentinel_tls: Option<bool>,
+    pub(super) sentinel_poll: Duration,
     pub(super) protocol: ProtocolVersion,
     pub(super) client_name: String,
     pub(super) connect_timeout: Duration,
@@ -95,6 +98,7 @@ impl ConnectOptions {
             sentinel_username: None,
             sentinel_password: None,
             sentinel_tls: None,
+            sentinel_poll: Duration::from_secs(1),
             protocol: ProtocolVersion::RESP2,
             client_name: "seawall".to_owned(),
             connect_timeout: Duration::from_secs(1),
@@ -144,6 +148,14 @@ impl ConnectOptions {
     /// Logs in to the sentinels with this password. Default: none, whatever the master's is.
     pub fn with_sentinel_password(mut self, password: impl AsRef<str>) -> Self {
         self.sentinel_password = Some(Secret::new(password.as_ref()));
+        self
+    }
+
+    /// How often each sentinel is asked where the master is, a quarter more or less by chance.
+    ///
+    /// A failover is heard of at once, by `+switch-master`; this is the net below it.
+    pub fn with_sentinel_poll(mut self, interval: Duration) -> Self {
+        self.sentinel_poll = interval;
         self
     }
 
@@ -261,6 +273,7 @@ impl ConnectOptions {
         span("response_timeout", self.response_timeout)?;
         span("probe interval", self.probe_interval)?;
         span("probe timeout", self.probe_timeout)?;
+        span("sentinel poll", self.sentinel_poll)?;
         span("first reconnect delay", self.reconnect_first)?;
         span("longest reconnect delay", self.reconnect_longest)?;
         span("tcp_user_timeout", self.tcp_user_timeout)?;
@@ -317,6 +330,20 @@ impl ConnectOptions {
             ));
         }
         Ok(())
+    }
+
+    /// The same for the sentinels, who announce in RESP3 on the connection that they answer on.
+    pub(super) fn sentinel_login(&self) -> RedisConnectionInfo {
+        let mut login = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_lib_name("seawall", env!("CARGO_PKG_VERSION"));
+        if let Some(username) = &self.sentinel_username {
+            login = login.set_username(username);
+        }
+        if let Some(password) = &self.sentinel_password {
+            login = login.set_password(password.expose());
+        }
+        login
     }
 
     /// Whether any connection is made over TLS.
@@ -405,6 +432,15 @@ mod tests {
             ),
             ("probe interval", options().with_probe(Duration::ZERO, MS)),
             ("probe timeout", options().with_probe(MS, Duration::MAX)),
+            (
+                "sentinel poll",
+                options().with_sentinel_poll(Duration::ZERO),
+            ),
+            ("sentinel_user", options().with_sentinel_username("watcher")),
+            (
+                "what is said of the sentinels",
+                options().with_sentinel_password("pw"),
+            ),
             ("connections", options().with_connections(0)),
             ("connections", options().with_connections(65)),
             ("exclusive connections", options().with_exclusive(0, MS)),

@@ -20,8 +20,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::Service;
 
 use super::{
-    ConnectError, ConnectOptions, Exclusive, Status, dial::Dialer, exclusive::Pool, shared::Shared,
-    supervisor,
+    ConnectError, ConnectOptions, Exclusive, Status, dial::Dialer, exclusive::Pool, route::Route,
+    shared::Shared, supervisor,
 };
 use crate::{
     RedisCall, Reply,
@@ -73,7 +73,8 @@ impl Connection {
         options.check()?;
         let runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let dialer = Dialer::new(&options)?;
-        let shared = Arc::new(Shared::new(options, dialer));
+        let route = Route::new(&options)?;
+        let shared = Arc::new(Shared::new(options, dialer, route));
         let stop = CancellationToken::new();
         let supervisor = supervisor::run(Arc::clone(&shared));
         runtime.spawn(stop.clone().run_until_cancelled_owned(supervisor));
@@ -84,6 +85,33 @@ impl Connection {
                 _loop: stop.drop_guard(),
             }),
         })
+    }
+
+    /// Finds out whether the URL names a master that is there to be found, for `limit` at most.
+    ///
+    /// With Sentinel: whether any sentinel knows the master's name. It waits for the first that does,
+    /// or until all have answered or failed to; for one that does not answer no longer than `limit`.
+    /// Without, there is nothing to ask, and it returns at once. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::UnknownMaster`] if sentinels answer, and none knows the name. That none
+    /// answers is no error: they may be back before they are needed.
+    pub async fn check(&self, limit: Duration) -> Result<(), ConnectError> {
+        let Route::Sentinel(sentinels) = &self.inner.shared.route else {
+            return Ok(());
+        };
+        let names = match timeout(limit, sentinels.other_names()).await {
+            Ok(names) => names,
+            Err(_) => sentinels.unknown_master(),
+        };
+        match names {
+            None => Ok(()),
+            Some(known) => Err(ConnectError::UnknownMaster {
+                name: sentinels.master().to_string(),
+                known: known.iter().map(ToString::to_string).collect(),
+            }),
+        }
     }
 
     /// Waits until there is a connection, for `limit` at most.
@@ -134,7 +162,7 @@ impl fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field(
                 "address",
-                &format_args!("{}", self.inner.shared.dialer.address()),
+                &format_args!("{}", self.inner.shared.options.deployment),
             )
             .field("status", &*self.status().borrow())
             .finish_non_exhaustive()
@@ -144,6 +172,7 @@ impl fmt::Debug for Connection {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.meters.up.set(0);
+        self.shared.meters.master(None);
     }
 }
 

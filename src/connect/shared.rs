@@ -10,6 +10,7 @@ use super::{
     generation::Generation,
     meters::Meters,
     options::ConnectOptions,
+    route::Route,
     status::{Status, Trouble},
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
 pub(super) struct Shared {
     pub(super) options: ConnectOptions,
     pub(super) dialer: Dialer,
+    pub(super) route: Route,
     pub(super) meters: Meters,
     way: ArcSwap<Way>,
     status: watch::Sender<Status>,
@@ -35,13 +37,14 @@ enum Way {
 }
 
 impl Shared {
-    pub(super) fn new(options: ConnectOptions, dialer: Dialer) -> Self {
+    pub(super) fn new(options: ConnectOptions, dialer: Dialer, route: Route) -> Self {
         let now = Instant::now();
         let meters = Meters::new(&options.metrics);
         meters.up.set(0);
         Self {
             options,
             dialer,
+            route,
             meters,
             way: ArcSwap::from_pointee(Way::Shut {
                 trouble: None,
@@ -94,13 +97,14 @@ impl Shared {
         self.way.store(Arc::new(Way::Open(Arc::clone(generation))));
         self.meters.up.set(1);
         self.meters.generation.inc();
+        self.meters.master(Some(&generation.address));
         self.status.send_modify(|status| {
             status.up = true;
             status.generation = generation.number;
             status.since = generation.since;
         });
         tracing::info!(
-            address = %self.dialer.address(),
+            address = %generation.address,
             generation = generation.number,
             "connected to Redis"
         );
@@ -118,7 +122,7 @@ impl Shared {
             status.trouble = Some(trouble);
         });
         tracing::warn!(
-            address = %self.dialer.address(),
+            address = %generation.address,
             generation = generation.number,
             reason = trouble.as_str(),
             "gave up the connection to Redis: {trouble}"
@@ -137,7 +141,7 @@ impl Shared {
         // Once for each change: the attempts go on for as long as the outage.
         if is_news {
             tracing::warn!(
-                address = %self.dialer.address(),
+                address = %self.options.deployment,
                 reason = trouble.as_str(),
                 "cannot connect to Redis: {trouble}"
             );

@@ -46,16 +46,24 @@ pub enum Trouble {
     Loading,
     /// The socket was closed.
     Lost,
+    /// The sentinels have another master, which says that it is one.
+    Moved,
     /// A probe was not answered in time.
     Probe,
     /// What answers is not a Redis server, or one that cannot speak the protocol asked for.
     Protocol,
     /// The server is a replica.
     Replica,
+    /// The sentinels do not take the user and password given for them.
+    SentinelCredentials,
+    /// No sentinel answers.
+    SentinelsUnreachable,
     /// Too many calls in a row were not answered in time.
     Silent,
     /// The TLS handshake failed, or there are no certificates to trust.
     Tls,
+    /// The sentinels that answer know no master of this name.
+    UnknownMaster,
     /// Nothing accepts connections at the address.
     Unreachable,
     /// The host name has no address.
@@ -64,10 +72,11 @@ pub enum Trouble {
 
 impl Trouble {
     /// What can end a connection that worked: the reasons in the metrics.
-    pub(super) const ENDINGS: [Self; 7] = [
+    pub(super) const ENDINGS: [Self; 8] = [
         Self::Credentials,
         Self::Loading,
         Self::Lost,
+        Self::Moved,
         Self::Probe,
         Self::Protocol,
         Self::Replica,
@@ -82,14 +91,23 @@ impl Trouble {
             Self::Database => "database",
             Self::Loading => "loading",
             Self::Lost => "lost",
+            Self::Moved => "moved",
             Self::Probe => "probe",
             Self::Protocol => "protocol",
             Self::Replica => "replica",
+            Self::SentinelCredentials => "sentinel_credentials",
+            Self::SentinelsUnreachable => "sentinels_unreachable",
             Self::Silent => "silent",
             Self::Tls => "tls",
+            Self::UnknownMaster => "unknown_master",
             Self::Unreachable => "unreachable",
             Self::Unresolved => "unresolved",
         }
+    }
+
+    /// Whether it means that no sentinel could say anything about the master.
+    pub(super) fn is_silence(self) -> bool {
+        matches!(self, Self::SentinelCredentials | Self::SentinelsUnreachable)
     }
 
     pub(super) fn explain(self) -> &'static str {
@@ -99,11 +117,15 @@ impl Trouble {
             Self::Database => "the server refused the database number",
             Self::Loading => "the server is still loading its data",
             Self::Lost => "the connection was closed",
+            Self::Moved => "the sentinels have another master",
             Self::Probe => "a probe was not answered in time",
             Self::Protocol => "what answers is not a Redis server, or does not know the protocol",
             Self::Replica => "the server is a replica",
+            Self::SentinelCredentials => "the sentinels do not take the user and password",
+            Self::SentinelsUnreachable => "no sentinel answers",
             Self::Silent => "several calls in a row were not answered in time",
             Self::Tls => "the TLS handshake failed",
+            Self::UnknownMaster => "the sentinels know no master of this name",
             Self::Unreachable => "nothing accepts connections at the address",
             Self::Unresolved => "the host name has no address",
         }

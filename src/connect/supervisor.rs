@@ -1,29 +1,43 @@
 //! The reconnect loop: the one task that makes, probes and replaces the connection.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    deployment::Address,
     generation::{Generation, Suspicion},
     pace::Pace,
+    route::{Finder, Route},
+    sentinel,
     shared::Shared,
     status::Trouble,
 };
 
 /// Runs until it is dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
+    match &shared.route {
+        Route::Fixed(_) => serve(&shared).await,
+        Route::Sentinel(sentinels) => tokio::select! {
+            () = serve(&shared) => {}
+            () = sentinel::keep(&shared, sentinels) => {}
+        },
+    }
+}
+
+async fn serve(shared: &Shared) {
     let options = &shared.options;
     let mut pace = Pace::new(options.reconnect_first, options.reconnect_longest);
+    let mut finder = Finder::new(shared);
     loop {
-        let delay = match open(&shared).await {
+        let delay = match finder.find().await {
             Ok(generation) => {
-                shared.publish(&generation);
-                let trouble = attend(&shared, &generation).await;
-                let delay = pace.after_loss(generation.since.elapsed(), rand::random());
-                shared.retire(&generation, trouble, delay);
+                let (last, trouble) = use_up(shared, generation, &mut finder).await;
+                let delay = pace.after_loss(last.since.elapsed(), rand::random());
+                shared.retire(&last, trouble, delay);
+                finder.lost();
                 delay
             }
             Err(trouble) => {
@@ -32,22 +46,50 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 delay
             }
         };
-        sleep(delay).await;
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = finder.news() => {}
+        }
     }
 }
 
-async fn open(shared: &Shared) -> Result<Arc<Generation>, Trouble> {
+/// Serves with one generation, and with those that are better, until one has to be given up.
+async fn use_up(
+    shared: &Shared,
+    mut generation: Arc<Generation>,
+    finder: &mut Finder<'_>,
+) -> (Arc<Generation>, Trouble) {
+    loop {
+        shared.publish(&generation);
+        tokio::select! {
+            biased;
+            trouble = attend(shared, &generation) => return (generation, trouble),
+            better = finder.better() => {
+                generation.suspect(Trouble::Moved);
+                shared.retire(&generation, Trouble::Moved, Duration::ZERO);
+                generation = better;
+            }
+        }
+    }
+}
+
+/// Makes all connections of a generation, to a server that has to be a master.
+pub(super) async fn open_at(
+    shared: &Shared,
+    address: &Address,
+) -> Result<Arc<Generation>, Trouble> {
     let suspicion = Arc::new(Suspicion::default());
     let cut = CancellationToken::new();
     let half_made = cut.clone().drop_guard();
     let lines = try_join_all((0..shared.options.connections).map(|_| {
         let suspicion = Arc::clone(&suspicion);
         let lost = move || suspicion.raise(Trouble::Lost);
-        shared.dialer.dial(cut.child_token(), lost)
+        shared.dialer.dial(address, cut.child_token(), lost)
     }))
     .await?;
     Ok(Arc::new(Generation::new(
         shared.next_number(),
+        address.clone(),
         lines,
         shared.options.suspect_after,
         suspicion,
@@ -89,8 +131,7 @@ async fn probe(shared: &Shared, generation: &Generation) -> Trouble {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use super::Duration;
     use crate::{
         connect::{ConnectOptions, Connection, Trouble},
         metrics::ConnectMetrics,

@@ -142,6 +142,11 @@ pub struct ConnectMetrics {
     pub(crate) connects_failed: IntCounter,
     pub(crate) probes_failed: IntCounter,
     pub(crate) pool: IntGaugeVec,
+    pub(crate) master: IntGaugeVec,
+    pub(crate) failovers: IntCounter,
+    pub(crate) searches: IntCounterVec,
+    pub(crate) search_seconds: Histogram,
+    pub(crate) role_mismatches: IntCounter,
 }
 
 impl Default for ConnectMetrics {
@@ -183,6 +188,29 @@ impl Default for ConnectMetrics {
                 "Exclusive connections, by state",
                 &["state"],
             ),
+            master: gauges(
+                "seawall_master_info",
+                "1 for the address of the master that the connection leads or led to",
+                &["address"],
+            ),
+            failovers: counter(
+                "seawall_failovers_total",
+                "Connections made to another master than the one before, as Sentinel said",
+            ),
+            searches: counters(
+                "seawall_sentinel_searches_total",
+                "Searches for the master among the sentinels, by outcome",
+                &["outcome"],
+            ),
+            search_seconds: histogram(
+                "seawall_sentinel_search_seconds",
+                "Time from asking the sentinels to a checked connection, or to giving up",
+                SEARCH_SECONDS,
+            ),
+            role_mismatches: counter(
+                "seawall_role_mismatches_total",
+                "Servers that a sentinel named as the master and that said they are none",
+            ),
         }
     }
 }
@@ -200,6 +228,11 @@ impl ConnectMetrics {
                 &self.connects_failed,
                 &self.probes_failed,
                 &self.pool,
+                &self.master,
+                &self.failovers,
+                &self.searches,
+                &self.search_seconds,
+                &self.role_mismatches,
             ],
         )
     }
@@ -210,6 +243,9 @@ impl ConnectMetrics {
 pub(super) const CALL_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.01, 0.05, 0.25, 0.5, 2.0,
 ];
+
+/// A search takes a few round trips, or as long as a connect timeout.
+const SEARCH_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.0];
 
 /// A collector that can be registered from behind a reference: each is an `Arc` inside.
 pub(super) trait BoxedCollector {

@@ -1,6 +1,6 @@
 //! Settings in, a [`Seawall`] out: the one place that knows the order of the line.
 
-use std::{ffi::OsString, sync::Arc};
+use std::{ffi::OsString, sync::Arc, time::Duration};
 
 use prometheus::Registry;
 use tower::ServiceBuilder;
@@ -91,14 +91,16 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`]: the spool's directory can't be opened, a setting is absurd, or the registry has
-    /// these metrics already.
+    /// [`BuildError`]: the spool's directory can't be opened, a setting is absurd, the registry has
+    /// these metrics already, or the sentinels answer and know no master of this name. Sentinels that
+    /// do not answer are waited for no longer than half a second, and are no error.
     pub async fn connect(self) -> Result<Seawall, BuildError> {
         let metrics = match &self.registry {
             Some(registry) => Metrics::register(registry)?,
             None => Metrics::default(),
         };
         let connection = Connection::open(self.connection.with_metrics(metrics.connect))?;
+        connection.check(AT_START).await?;
         let breaker = BreakerLayer::new(self.breaker).with_metrics(metrics.breaker);
         let handle = breaker.handle();
         let recovery = Recovery::watch(connection.status(), handle.clone());
@@ -135,11 +137,14 @@ impl Builder {
     }
 }
 
+/// For sentinels that do not answer at all: a start must not hang on them.
+const AT_START: Duration = Duration::from_millis(500);
+
 /// Why there is no [`Seawall`]. Holds no secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The URL or a connection setting is wrong.
+    /// The URL or a connection setting is wrong, or the sentinels know no master of this name.
     #[error("cannot connect")]
     Connect(#[from] ConnectError),
     /// The spool's directory can't be opened.
