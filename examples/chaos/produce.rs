@@ -104,6 +104,13 @@ impl Level {
         }
     }
 
+    /// Whether what replicas lack may be in memory alone, although it is acknowledged.
+    pub(crate) fn keeps_tail_in_memory(self) -> bool {
+        match self {
+            Self::Primary | Self::Spooled => true,
+        }
+    }
+
     fn ack(self) -> Ack {
         match self {
             Self::Primary => Ack::Primary,

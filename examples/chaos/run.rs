@@ -58,6 +58,7 @@ impl Run {
             ),
             kill(
                 &mut producers,
+                self.topology,
                 StdRng::seed_from_u64(!self.seed),
                 end,
                 &calm
@@ -108,11 +109,15 @@ async fn attack(
 }
 
 /// Kills the victims with SIGKILL, one at a time, and starts them again on their spools.
+///
+/// What a primary has acknowledged and its replicas lack may be in the memory of its producer alone. If
+/// both die it is lost, which is a limit and no fault: such a producer dies while Redis is well.
 async fn kill(
     producers: &mut [Producer],
+    topology: Topology,
     mut dice: StdRng,
     end: Instant,
-    _calm: &Mutex<()>,
+    calm: &Mutex<()>,
 ) -> Result<(), BoxError> {
     let mut victims: Vec<_> = producers
         .iter_mut()
@@ -124,10 +129,20 @@ async fn kill(
             break;
         }
         sleep_until(at).await;
-        let victim = dice.random_range(0..victims.len());
-        victims[victim].kill().await?;
+        let number = dice.random_range(0..victims.len());
+        let victim = &mut victims[number];
+        let tail_in_memory = topology.loses_writes() && victim.setup.level.keeps_tail_in_memory();
+        let held = if tail_in_memory {
+            let held = calm.lock().await;
+            sleep(REPAIRED_WITHIN).await;
+            Some(held)
+        } else {
+            None
+        };
+        victim.kill().await?;
         sleep(millis(dice.random_range(DEAD))).await;
-        victims[victim].begin().await?;
+        victim.begin().await?;
+        drop(held);
     }
     Ok(())
 }
@@ -135,6 +150,7 @@ async fn kill(
 const BETWEEN: std::ops::Range<u64> = 50..1_500;
 const BETWEEN_KILLS: std::ops::Range<u64> = 500..4_000;
 const DEAD: std::ops::Range<u64> = 0..800;
+const REPAIRED_WITHIN: Duration = Duration::from_secs(2);
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
 fn millis(millis: u64) -> Duration {

@@ -30,6 +30,11 @@ impl Topology {
             Self::Cluster => "cluster",
         }
     }
+
+    /// Whether a failover may lose what was acknowledged.
+    pub(crate) fn loses_writes(self) -> bool {
+        self != Self::Standalone
+    }
 }
 
 impl World {
