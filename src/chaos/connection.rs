@@ -8,20 +8,21 @@ use tokio::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
-    time::{Instant, sleep_until},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    fault::{ConnectionId, Passage},
     proxy::{Open, Shared},
     resp::ReplyCounter,
+    rules::{ConnectionId, Passage},
 };
 
 /// Carries bytes until one side is gone, a fault ends it, or `cut` is cancelled.
 pub(super) async fn serve(
     mut client: TcpStream,
     id: ConnectionId,
+    delay: Duration,
     open: Open,
     cut: CancellationToken,
 ) {
@@ -29,7 +30,10 @@ pub(super) async fn serve(
     let end = tokio::select! {
         biased;
         () = cut.cancelled() => End::Reset,
-        end = carry(&mut client, &mut upstream, id, open.shared()) => end,
+        end = async {
+            delayed(delay, id, open.shared()).await;
+            carry(&mut client, &mut upstream, id, open.shared()).await
+        } => end,
     };
     match end {
         End::Closed => drop(client),
@@ -54,6 +58,16 @@ pub(super) fn reset(client: TcpStream) {
 enum End {
     Closed,
     Reset,
+}
+
+/// Waits, and no longer once all is well again.
+async fn delayed(delay: Duration, id: ConnectionId, shared: &Shared) {
+    if !delay.is_zero() {
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = shared.until(|rules| rules.is_healthy(id)) => {}
+        }
+    }
 }
 
 async fn carry(
@@ -97,14 +111,18 @@ async fn requests(
     let mut bytes = vec![0; PIECE];
     loop {
         let read = from.read(&mut bytes).await.map_err(|_| End::Closed)?;
+        shared.until(|rules| !rules.holds(id)).await;
         if read == 0 {
             if shared.ask(|rules| rules.is_silent(id)) {
                 return Err(End::Closed);
             }
             return to.shutdown().await.map_err(|_| End::Reset);
         }
-        match shared.ask(|rules| rules.request(id, read)) {
-            Passage::Pass | Passage::Delay(_) => {
+        let passage = shared.ask(|rules| rules.request(id, read, Instant::now()));
+        match passage {
+            Passage::Pass => to.write_all(&bytes[..read]).await.map_err(|_| End::Reset)?,
+            Passage::Delay(delay) => {
+                delayed(delay, id, shared).await;
                 to.write_all(&bytes[..read]).await.map_err(|_| End::Reset)?;
             }
             Passage::Swallow => {}
@@ -130,7 +148,7 @@ async fn replies(
         let due = held.front().map(|(due, _)| *due);
         let read = tokio::select! {
             biased;
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+            () = come_due(due, id, shared), if due.is_some() => {
                 if let Some((_, piece)) = held.pop_front() {
                     to.write_all(&piece).await.map_err(|_| End::Closed)?;
                 }
@@ -138,12 +156,13 @@ async fn replies(
             }
             read = from.read(&mut bytes), if held.len() < HELD => read,
         };
+        shared.until(|rules| !rules.holds(id)).await;
         let Ok(read @ 1..) = read else {
             if shared.ask(|rules| rules.is_silent(id)) {
                 return pending().await;
             }
             for (due, piece) in held {
-                sleep_until(due).await;
+                come_due(Some(due), id, shared).await;
                 to.write_all(&piece).await.map_err(|_| End::Closed)?;
             }
             return Err(if read.is_ok() {
@@ -152,14 +171,24 @@ async fn replies(
                 End::Reset
             });
         };
+        let mut before = counter.clone();
         let complete = counter.count(&bytes[..read]);
-        match shared.ask(|rules| rules.reply(id)) {
+        match shared.ask(|rules| rules.reply(id, read, Instant::now())) {
             Passage::Swallow => {
                 has_gap = true;
                 shared.replies_dropped(complete);
             }
-            Passage::Cut(_) => {
+            Passage::Cut(0) => {
                 shared.replies_dropped(complete.max(1));
+                return Err(End::Reset);
+            }
+            Passage::Cut(allowed) => {
+                let passed = before.count(&bytes[..allowed]);
+                shared.replies_dropped(complete - passed);
+                held.push_back((Instant::now(), bytes[..allowed].to_vec()));
+                for (_, piece) in held {
+                    let _ = to.write_all(&piece).await;
+                }
                 return Err(End::Reset);
             }
             _ if has_gap => shared.replies_dropped(complete),
@@ -180,6 +209,14 @@ async fn replies(
             }
         }
     }
+}
+
+/// Waits for the time of a piece that was held back; not at all once all is well again, and
+/// longer while everything has to wait.
+async fn come_due(due: Option<Instant>, id: ConnectionId, shared: &Shared) {
+    let left = due.map_or(Duration::ZERO, |due| due - Instant::now());
+    delayed(left, id, shared).await;
+    shared.until(|rules| !rules.holds(id)).await;
 }
 
 /// How much is read at once, and so how much a connection holds each way.

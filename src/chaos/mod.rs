@@ -83,6 +83,7 @@ mod port;
 mod process;
 mod proxy;
 mod resp;
+mod rules;
 mod sentinel;
 mod server;
 mod wait;

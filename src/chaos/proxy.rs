@@ -1,9 +1,10 @@
 //! A TCP proxy in front of Redis whose [`Fault`] can be switched while connections are open.
 
 use std::{
+    collections::HashMap,
     future::poll_fn,
-    io, mem,
-    net::{self, SocketAddr},
+    io,
+    net::{self, IpAddr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
     task,
@@ -22,8 +23,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     connection,
-    fault::{Admission, ConnectionId, Fault, Rules},
+    fault::Fault,
     port::Port,
+    rules::{Admission, ConnectionId, Rules},
 };
 
 /// A TCP proxy to hurt a client with, between it and a healthy Redis.
@@ -69,10 +71,11 @@ impl FaultProxy {
             door: Mutex::new(Door {
                 listener: Some(port.listen()?),
                 rules: Rules::default(),
-                cut: CancellationToken::new(),
+                cuts: HashMap::new(),
             }),
             port,
             door_moved: Notify::new(),
+            changes: watch::Sender::default(),
             counts: watch::Sender::default(),
         });
         let acceptor = AbortOnDropHandle::new(tokio::spawn(accept(Arc::clone(&shared))));
@@ -85,31 +88,60 @@ impl FaultProxy {
 
     /// Switches to another fault, for open connections and new ones as it says.
     pub fn set(&self, fault: Fault) {
-        let _inside = self.runtime.enter();
-        let mut door = self.shared.door.lock();
-        door.rules.set(fault);
-        if fault == Fault::Reset {
-            door.hang_up();
-        }
-        self.shared.move_door(&mut door);
+        self.change(|door| {
+            door.rules.set(fault);
+            if fault == Fault::Reset {
+                door.hang_up();
+            }
+        });
     }
 
-    /// [`set`](Self::set)s [`Fault::None`].
+    /// Switches to another fault for the connections that come from `source`, for which it is in
+    /// force in place of the one for all: a partition. [`Fault::None`] ends it.
+    ///
+    /// On Linux a client may come from any address of 127.0.0.0/8 that it binds its socket to; it
+    /// comes from 127.0.0.1 unless it does.
+    pub fn set_from(&self, source: IpAddr, fault: Fault) {
+        self.change(|door| {
+            door.rules.set_from(source, fault);
+            if fault == Fault::Reset {
+                door.hang_up_on(source);
+            }
+        });
+    }
+
+    /// Ends every fault, those of single sources too.
     pub fn heal(&self) {
-        self.set(Fault::None);
+        self.change(|door| door.rules.heal());
     }
 
-    /// The fault in force: those that strike once are over when they have.
+    /// The fault in force for all that have none of their own: those that strike once are over
+    /// when they have.
     #[must_use]
     pub fn fault(&self) -> Fault {
-        self.shared.door.lock().rules.fault()
+        self.shared.ask(|rules| rules.fault())
+    }
+
+    /// The fault in force for the connections that come from `source`.
+    #[must_use]
+    pub fn fault_for(&self, source: IpAddr) -> Fault {
+        self.shared.ask(|rules| rules.fault_for(source))
     }
 
     /// Resets all connections that are open now, whatever the fault.
     pub fn cut(&self) {
-        let mut door = self.shared.door.lock();
-        door.rules.cut();
-        door.hang_up();
+        self.change(|door| {
+            door.rules.cut();
+            door.hang_up();
+        });
+    }
+
+    /// Resets the connections that are open now and come from `source`.
+    pub fn cut_from(&self, source: IpAddr) {
+        self.change(|door| {
+            door.rules.cut_from(source);
+            door.hang_up_on(source);
+        });
     }
 
     /// `redis://127.0.0.1:<port>/`.
@@ -161,6 +193,14 @@ impl FaultProxy {
         let seen = counts.wait_for(|counts| wanted(counts)).await;
         *seen.expect("the sender lives in `self`")
     }
+
+    fn change(&self, change: impl FnOnce(&mut Door)) {
+        let _inside = self.runtime.enter();
+        let mut door = self.shared.door.lock();
+        change(&mut door);
+        self.shared.move_door(&mut door);
+        self.shared.changes.send_replace(());
+    }
 }
 
 impl Drop for FaultProxy {
@@ -178,6 +218,8 @@ pub(super) struct Shared {
     port: Port,
     door: Mutex<Door>,
     door_moved: Notify,
+    /// Sent to whenever another fault is in force.
+    changes: watch::Sender<()>,
     counts: watch::Sender<Counts>,
 }
 
@@ -186,8 +228,8 @@ struct Door {
     /// `None` while nobody is to listen.
     listener: Option<TcpListener>,
     rules: Rules,
-    /// Cancelled to reset the connections that hold it.
-    cut: CancellationToken,
+    /// One for each source, cancelled to reset the connections that hold it.
+    cuts: HashMap<IpAddr, CancellationToken>,
 }
 
 impl Shared {
@@ -198,6 +240,16 @@ impl Shared {
     /// Asks the rules, which change with it: see [`Rules`].
     pub(super) fn ask<T>(&self, question: impl FnOnce(&mut Rules) -> T) -> T {
         question(&mut self.door.lock().rules)
+    }
+
+    /// Waits until the rules say that `met` is so.
+    pub(super) async fn until(&self, met: impl Fn(&Rules) -> bool) {
+        let mut changes = self.changes.subscribe();
+        while !self.ask(|rules| met(rules)) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     pub(super) fn replies_dropped(&self, more: u64) {
@@ -223,19 +275,26 @@ impl Shared {
         door.listener.is_none() && !door.rules.refuses()
     }
 
-    fn poll_accept(&self, cx: &mut task::Context<'_>) -> task::Poll<io::Result<TcpStream>> {
+    fn poll_accept(
+        &self,
+        cx: &mut task::Context<'_>,
+    ) -> task::Poll<io::Result<(TcpStream, SocketAddr)>> {
         match &self.door.lock().listener {
-            Some(listener) => listener.poll_accept(cx).map_ok(|(client, _)| client),
+            Some(listener) => listener.poll_accept(cx),
             None => task::Poll::Pending,
         }
     }
 
-    /// Lets a connection in, with the token that will say when to reset it.
-    fn admit(&self) -> Option<(ConnectionId, CancellationToken)> {
+    /// Lets a connection in, with how long it is to wait and the token that will say when to
+    /// reset it.
+    fn admit(&self, source: IpAddr) -> Option<(ConnectionId, Duration, CancellationToken)> {
         let mut door = self.door.lock();
         self.counts.send_modify(|counts| counts.accepted += 1);
-        match door.rules.admit() {
-            Admission::Serve(id) => Some((id, door.cut.clone())),
+        match door.rules.admit(source) {
+            Admission::Serve(id, delay) => {
+                let cut = door.cuts.entry(source).or_default().clone();
+                Some((id, delay, cut))
+            }
             Admission::Reset => None,
         }
     }
@@ -253,7 +312,15 @@ impl Door {
 
     /// Wakes the connections that the rules have cut.
     fn hang_up(&mut self) {
-        mem::take(&mut self.cut).cancel();
+        for (_, cut) in self.cuts.drain() {
+            cut.cancel();
+        }
+    }
+
+    fn hang_up_on(&mut self, source: IpAddr) {
+        if let Some(cut) = self.cuts.remove(&source) {
+            cut.cancel();
+        }
     }
 }
 
@@ -263,10 +330,10 @@ async fn accept(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             accepted = poll_fn(|cx| shared.poll_accept(cx)) => match accepted {
-                Ok(client) => match shared.admit() {
-                    Some((id, cut)) => {
+                Ok((client, from)) => match shared.admit(from.ip()) {
+                    Some((id, delay, cut)) => {
                         let open = Open::new(Arc::clone(&shared));
-                        connections.spawn(connection::serve(client, id, open, cut));
+                        connections.spawn(connection::serve(client, id, delay, open, cut));
                     }
                     None => connection::reset(client),
                 },

@@ -1,7 +1,7 @@
 //! Counts the replies in a stream of bytes, however it is cut into pieces.
 
 /// Follows the framing of RESP2 and RESP3; keeps three words whatever the replies hold.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ReplyCounter {
     at: At,
     /// Values still to come before the reply that has begun is complete.

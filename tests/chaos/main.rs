@@ -9,12 +9,16 @@ mod proxy;
 mod sentinel;
 mod server;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use seawall::chaos::RedisServer;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -31,7 +35,11 @@ async fn push(redis: &RedisServer, number: u32) {
 }
 
 async fn length(redis: &RedisServer) -> usize {
-    redis.command(redis::cmd("LLEN").arg("list")).await.unwrap()
+    length_of(redis, "list").await
+}
+
+async fn length_of(redis: &RedisServer, list: &str) -> usize {
+    redis.command(redis::cmd("LLEN").arg(list)).await.unwrap()
 }
 
 /// A connection without a client in it: what is sent and heard is what the network carries.
@@ -43,6 +51,15 @@ impl Raw {
     async fn connect(addr: SocketAddr) -> Self {
         Self {
             stream: BufReader::new(TcpStream::connect(addr).await.unwrap()),
+        }
+    }
+
+    /// From an address of its own, on a port that the system picks.
+    async fn connect_from(source: IpAddr, addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Self {
+            stream: BufReader::new(socket.connect(addr).await.unwrap()),
         }
     }
 

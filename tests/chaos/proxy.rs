@@ -1,15 +1,15 @@
 //! Each fault does what it says, and no more.
 
-use std::io;
+use std::{io, net::IpAddr, time::Duration};
 
 use seawall::chaos::{Counts, Fault, FaultProxy, RedisServer, wait_until};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout},
 };
 
-use super::{A_WHILE, PLENTY, Raw, length};
+use super::{A_WHILE, PLENTY, Raw, length, length_of};
 
 #[tokio::test]
 async fn a_healthy_proxy_passes_everything() {
@@ -178,6 +178,135 @@ async fn latency_holds_replies_back_in_order() {
     client.send("RPUSH list 3\r\n").await;
     assert_eq!(client.line().await.unwrap(), ":2");
     assert_eq!(client.line().await.unwrap(), ":3");
+}
+
+#[tokio::test]
+async fn a_stall_holds_everything_and_loses_nothing() {
+    let (redis, proxy) = redis_behind_a_proxy().await;
+    let mut client = pinged(&proxy).await;
+    let mut given_up = pinged(&proxy).await;
+
+    proxy.set(Fault::Stall);
+    client.send("RPUSH list 1\r\n").await;
+    client.hears_nothing().await;
+    given_up.send("RPUSH other 1\r\n").await;
+    drop(given_up);
+    let mut during = Raw::connect(proxy.addr()).await;
+    during.send("PING\r\n").await;
+    during.hears_nothing().await;
+    assert_eq!(length(&redis).await, 0);
+
+    proxy.heal();
+    assert_eq!(client.line().await.unwrap(), ":1");
+    assert_eq!(during.line().await.unwrap(), "+PONG");
+    let late = || async { length_of(&redis, "other").await == 1 };
+    wait_until("the push of one who is gone", PLENTY, late)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_reply_is_cut_in_the_middle() {
+    let (redis, proxy) = redis_behind_a_proxy().await;
+    let mut client = pinged(&proxy).await;
+    proxy.set(Fault::CutReplyAfter(":1\r\n:".len() as u64));
+    client.send("RPUSH list 1\r\nRPUSH list 2\r\n").await;
+    assert_eq!(client.line().await.unwrap(), ":1");
+    let mut rest = Vec::new();
+    let end = timeout(PLENTY, client.stream.read_to_end(&mut rest)).await;
+    assert_eq!(
+        end.unwrap().unwrap_err().kind(),
+        io::ErrorKind::ConnectionReset
+    );
+    assert_eq!(rest, b":");
+    counted(&proxy, |counts| counts.dropped_replies == 1).await;
+    assert_eq!(length(&redis).await, 2);
+    assert_eq!(proxy.fault(), Fault::None);
+    pinged(&proxy).await;
+}
+
+#[tokio::test]
+async fn jitter_holds_replies_back_in_order_and_never_too_short() {
+    let (_redis, proxy) = redis_behind_a_proxy().await;
+    let mut client = pinged(&proxy).await;
+    proxy.set(Fault::Jitter {
+        least: A_WHILE,
+        most: A_WHILE * 2,
+        seed: 7,
+    });
+    let sent = Instant::now();
+    for number in 1..4 {
+        client.send("RPUSH list 1\r\n").await;
+        assert_eq!(client.line().await.unwrap(), format!(":{number}"));
+    }
+    assert!(sent.elapsed() >= A_WHILE * 3);
+}
+
+#[tokio::test]
+async fn a_throttled_line_is_slow_both_ways_until_it_is_healed() {
+    let (_redis, proxy) = redis_behind_a_proxy().await;
+    let mut client = pinged(&proxy).await;
+    let echo = format!("ECHO {}\r\n", "x".repeat(1_000));
+    proxy.set(Fault::Throttle(10_000));
+    let sent = Instant::now();
+    client.send(&echo).await;
+    assert_eq!(client.line().await.unwrap(), "$1000");
+    assert!(sent.elapsed() >= A_WHILE);
+    client.line().await.unwrap();
+
+    proxy.set(Fault::Throttle(1));
+    client.send(&echo).await;
+    client.hears_nothing().await;
+    proxy.heal();
+    assert_eq!(client.line().await.unwrap(), "$1000");
+}
+
+#[tokio::test]
+async fn a_slow_door_serves_the_new_late_and_the_open_at_once() {
+    let (_redis, proxy) = redis_behind_a_proxy().await;
+    let mut open = pinged(&proxy).await;
+    proxy.set(Fault::SlowAccept(A_WHILE));
+    let asked = Instant::now();
+    pinged(&proxy).await;
+    assert!(asked.elapsed() >= A_WHILE);
+
+    proxy.set(Fault::SlowAccept(Duration::from_secs(3_600)));
+    assert_eq!(open.ask("PING\r\n").await.unwrap(), "+PONG");
+    let mut waits = Raw::connect(proxy.addr()).await;
+    waits.send("PING\r\n").await;
+    waits.hears_nothing().await;
+    proxy.heal();
+    assert_eq!(waits.line().await.unwrap(), "+PONG");
+}
+
+#[tokio::test]
+async fn a_fault_of_one_source_is_not_felt_by_the_others() {
+    let (_redis, proxy) = redis_behind_a_proxy().await;
+    let there = IpAddr::from([127, 0, 0, 77]);
+    let mut here = pinged(&proxy).await;
+    let mut far = Raw::connect_from(there, proxy.addr()).await;
+    assert_eq!(far.ask("PING\r\n").await.unwrap(), "+PONG");
+
+    proxy.set_from(there, Fault::BlackHole);
+    far.send("PING\r\n").await;
+    far.hears_nothing().await;
+    assert_eq!(here.ask("PING\r\n").await.unwrap(), "+PONG");
+    pinged(&proxy).await;
+
+    proxy.set_from(there, Fault::Reset);
+    far.is_reset().await;
+    Raw::connect_from(there, proxy.addr())
+        .await
+        .is_reset()
+        .await;
+    assert_eq!(here.ask("PING\r\n").await.unwrap(), "+PONG");
+
+    proxy.heal();
+    let mut far = Raw::connect_from(there, proxy.addr()).await;
+    assert_eq!(far.ask("PING\r\n").await.unwrap(), "+PONG");
+    proxy.cut_from(there);
+    far.is_reset().await;
+    assert_eq!(here.ask("PING\r\n").await.unwrap(), "+PONG");
 }
 
 #[tokio::test]

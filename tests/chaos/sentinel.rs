@@ -92,3 +92,79 @@ async fn behind_proxies_a_set_fails_over_and_every_sentinel_can_be_lost_and_foun
     set.wait_until_healthy().await.unwrap();
     assert_eq!(set.primary().await, Some(new));
 }
+
+#[tokio::test]
+async fn a_primary_cut_from_its_replicas_acknowledges_what_dies_with_it() {
+    let mut set = SentinelSet::builder()
+        .durable()
+        .proxied()
+        .start()
+        .await
+        .unwrap();
+    push(set.node(0), 1).await;
+    set.wait_until_replicated().await.unwrap();
+
+    set.cut_replication(0);
+    let mut client = Raw::connect(set.node_addrs()[0]).await;
+    assert_eq!(client.ask("RPUSH list 2\r\n").await.unwrap(), ":2");
+    assert_eq!(set.primary().await, Some(0));
+    let old = set.kill_primary().await.unwrap();
+    let new = set.wait_for_primary_other_than(old).await.unwrap();
+    assert_eq!(
+        length(set.node(new)).await,
+        1,
+        "the control: it must be lost"
+    );
+
+    set.heal();
+    set.revive().await.unwrap();
+    set.wait_until_healthy().await.unwrap();
+    assert_eq!(length(set.node(old)).await, 1);
+}
+
+#[tokio::test]
+async fn a_split_brain_leaves_clients_with_a_primary_that_nobody_else_sees() {
+    let set = SentinelSet::builder().proxied().start().await.unwrap();
+    let mut client = Raw::connect(set.node_addrs()[0]).await;
+    assert_eq!(client.ask("RPUSH list 1\r\n").await.unwrap(), ":1");
+    set.wait_until_replicated().await.unwrap();
+
+    let old = set.split_brain().await.unwrap();
+    let new = set.wait_for_primary_other_than(old).await.unwrap();
+    assert_eq!(client.ask("RPUSH list 2\r\n").await.unwrap(), ":2");
+    for addr in [set.node_addrs()[new], set.sentinel_addrs()[0]] {
+        let mut across = Raw::connect(addr).await;
+        across.send("PING\r\n").await;
+        across.hears_nothing().await;
+    }
+    push(set.node(new), 3).await;
+
+    set.heal();
+    set.wait_until_healthy().await.unwrap();
+    assert_eq!(set.primary().await, Some(new));
+    let kept: Vec<u32> = set
+        .node(old)
+        .command(redis::cmd("LRANGE").arg("list").arg(0).arg(-1))
+        .await
+        .unwrap();
+    assert_eq!(kept, [1, 3], "the old primary is a replica of the new one");
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_is_left_by_all() {
+    let set = SentinelSet::builder()
+        .replicas(1)
+        .proxied()
+        .start()
+        .await
+        .unwrap();
+    let mut client = Raw::connect(set.node_addrs()[0]).await;
+    assert_eq!(client.ask("PING\r\n").await.unwrap(), "+PONG");
+    set.cut_off(0);
+    client.send("PING\r\n").await;
+    client.hears_nothing().await;
+    set.wait_for_primary_other_than(0).await.unwrap();
+    set.heal();
+    assert!(client.ends().await, "what fell silent is reset");
+    set.wait_until_healthy().await.unwrap();
+}

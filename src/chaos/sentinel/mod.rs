@@ -2,6 +2,7 @@
 
 mod asking;
 mod builder;
+mod partition;
 
 pub use builder::SentinelSetBuilder;
 
