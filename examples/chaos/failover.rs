@@ -21,6 +21,8 @@ enum How {
     Kill,
     Freeze,
     Command,
+    /// From the other servers, the sentinels and the clients.
+    Partition,
 }
 
 /// Each way, idle and under load, with so many seeds, on one Sentinel set. Prints a line for each of them,
@@ -106,6 +108,7 @@ async fn once(
         How::Kill => sentinel.set.node_mut(primary).kill().await?,
         How::Freeze => sentinel.set.node(primary).freeze().await?,
         How::Command => sentinel.set.failover().await?,
+        How::Partition => sentinel.set.cut_off(primary),
     }
     let switch = sentinel.switches.after(before).await?;
     // Those who were idle until now have one call after the other.
@@ -132,6 +135,7 @@ impl How {
             Self::Kill => "kill",
             Self::Freeze => "freeze",
             Self::Command => "command",
+            Self::Partition => "partition",
         }
     }
 }

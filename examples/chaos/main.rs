@@ -47,7 +47,7 @@ use clap::{Parser, ValueEnum};
 use seawall::error::BoxError;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::{run::Run, world::Topology};
+use self::{run::Run, scenes::Scene, world::Topology};
 
 /// Hurts a Redis at random under load, and balances the books.
 #[derive(Clone, Debug, Parser)]
@@ -83,6 +83,8 @@ enum Scenario {
     Failover,
     /// A primary whose replicas are cut off is killed; the control, without the repair, must lose jobs.
     LostWrites,
+    /// A primary that is alone with its clients; the control must lose jobs.
+    SplitBrain,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -152,7 +154,12 @@ async fn story(args: &Args) -> Result<bool, BoxError> {
     let clean = match args.scenario {
         Scenario::Nemesis => nemesis(args, seed, path).await?,
         Scenario::Failover => failover::run(seeds, seed, args.rate / 4.0, path).await?,
-        Scenario::LostWrites => scenes::lost_writes(seeds, seed, args.rate, path).await?,
+        Scenario::LostWrites => {
+            scenes::play(Scene::LostWrites, seeds, seed, args.rate, path).await?
+        }
+        Scenario::SplitBrain => {
+            scenes::play(Scene::SplitBrain, seeds, seed, args.rate, path).await?
+        }
     };
     if !clean {
         println!(

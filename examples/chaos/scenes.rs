@@ -14,11 +14,22 @@ use crate::{
     world::World,
 };
 
-/// The replicas are cut off from the primary, which goes on acknowledging; it is killed, and one of them
-/// is promoted. Once with the repair and once without, for each seed. Prints a line for each, and says
-/// whether all came out as they must.
+/// How Redis comes to lose them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scene {
+    /// The replicas are cut off from the primary, which goes on acknowledging; it is killed, and one of
+    /// them is promoted.
+    LostWrites,
+    /// The primary and its clients are on one side, all the rest on the other, where a replica is
+    /// promoted; the old primary goes on acknowledging until the partition heals.
+    SplitBrain,
+}
+
+/// Plays it with each seed, once with the repair and once without. Prints a line for each, and says whether
+/// all came out as they must.
 #[allow(clippy::print_stdout, reason = "a program, not the library")]
-pub(crate) async fn lost_writes(
+pub(crate) async fn play(
+    scene: Scene,
     seeds: u64,
     seed: u64,
     rate: f64,
@@ -28,18 +39,18 @@ pub(crate) async fn lost_writes(
     for repair in [true, false] {
         let mut world = World::Sentinel(Sentinel::start().await?);
         for seed in seed..seed + seeds {
-            let outcome = lose(&mut world, seed, rate, repair, dir).await?;
+            let outcome = once(scene, &mut world, seed, rate, repair, dir).await?;
             println!(
-                "lost-writes: repair={repair} seed={seed} {} repaired={} lost_by_redis={}",
+                "{}: repair={repair} seed={seed} {} repaired={} lost_by_redis={}",
+                scene.name(),
                 outcome.total(),
                 outcome.count("repaired"),
                 outcome.count("lost_by_redis"),
             );
-            let lost = outcome.total().lost;
             if repair {
                 as_it_must &= outcome.violations.is_empty();
                 outcome.tell();
-            } else if lost == 0 {
+            } else if outcome.total().lost == 0 {
                 as_it_must = false;
                 println!("VIOLATION the control has lost nothing: the scene shows nothing");
             }
@@ -48,7 +59,8 @@ pub(crate) async fn lost_writes(
     Ok(as_it_must)
 }
 
-async fn lose(
+async fn once(
+    scene: Scene,
     world: &mut World,
     seed: u64,
     rate: f64,
@@ -61,12 +73,12 @@ async fn lose(
         repair,
         order: Order::WORK,
     };
-    let levels = if repair {
-        &Level::ALL[..]
+    let (role, levels) = if repair {
+        ("repaired", &Level::ALL[..])
     } else {
-        &[Level::Primary]
+        ("control", &[Level::Primary][..])
     };
-    let prefix = format!("{}-{seed}-", if repair { "repaired" } else { "control" });
+    let prefix = format!("{role}-{seed}-");
     let mut producers = fleet::start(&load, &prefix, levels, false, dir).await?;
     let mut dice = StdRng::seed_from_u64(seed);
     let mut random = |millis| Duration::from_millis(dice.random_range(millis));
@@ -74,11 +86,29 @@ async fn lose(
         return Err("this is a scene of Sentinel's".into());
     };
     sleep(random(500..1_500)).await;
-    sentinel.cut_replicas().await?;
-    sleep(random(300..1_500)).await;
-    sentinel.kill().await?;
+    match scene {
+        Scene::LostWrites => {
+            sentinel.set.cut_replication(sentinel.primary().await?);
+            sleep(random(300..1_500)).await;
+            sentinel.kill().await?;
+        }
+        Scene::SplitBrain => {
+            let old = sentinel.set.split_brain().await?;
+            sentinel.set.wait_for_primary_other_than(old).await?;
+            sleep(random(0..1_000)).await;
+        }
+    }
     sentinel.heal().await?;
     sleep(random(1_000..2_000)).await;
     fleet::finish(&mut producers).await?;
     outcome::judge(&producers, world).await
+}
+
+impl Scene {
+    fn name(self) -> &'static str {
+        match self {
+            Self::LostWrites => "lost-writes",
+            Self::SplitBrain => "split-brain",
+        }
+    }
 }

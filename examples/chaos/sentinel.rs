@@ -6,7 +6,7 @@ use rand::{Rng, rngs::StdRng, seq::SliceRandom};
 use seawall::{chaos::SentinelSet, error::BoxError};
 use tokio::time::sleep;
 
-use crate::{replication, switches::Switches};
+use crate::switches::Switches;
 
 pub(crate) struct Sentinel {
     pub(crate) set: SentinelSet,
@@ -33,7 +33,7 @@ enum Attack {
 
 impl Sentinel {
     pub(crate) async fn start() -> Result<Self, BoxError> {
-        let set = SentinelSet::builder().durable().start().await?;
+        let set = SentinelSet::builder().durable().proxied().start().await?;
         let switches = Switches::watch(&set).await?;
         Ok(Self {
             set,
@@ -73,7 +73,7 @@ impl Sentinel {
                 "failover"
             }
             Some(Attack::CutReplicasAndKill) => {
-                self.cut_replicas().await?;
+                self.set.cut_replication(primary);
                 sleep(lasts).await;
                 self.kill().await?;
                 "cut_replicas_and_kill"
@@ -114,8 +114,8 @@ impl Sentinel {
     }
 
     pub(crate) async fn heal(&mut self) -> Result<(), BoxError> {
+        self.set.heal();
         self.set.revive().await?;
-        replication::mend(self.set.nodes()).await?;
         Ok(self.set.wait_until_healthy().await?)
     }
 
@@ -131,18 +131,6 @@ impl Sentinel {
         let old = self.primary().await?;
         self.set.failover().await?;
         self.set.wait_for_primary_other_than(old).await?;
-        Ok(())
-    }
-
-    /// The primary goes on acknowledging, alone.
-    pub(crate) async fn cut_replicas(&self) -> Result<(), BoxError> {
-        let primary = self.primary().await?;
-        let others = self
-            .set
-            .nodes()
-            .enumerate()
-            .filter(|(node, _)| *node != primary);
-        replication::cut(self.set.node(primary), others.map(|(_, replica)| replica)).await?;
         Ok(())
     }
 
