@@ -5,6 +5,7 @@
     reason = "a test that unwraps an error fails, as it should"
 )]
 
+mod nemesis;
 mod proxy;
 mod sentinel;
 mod server;

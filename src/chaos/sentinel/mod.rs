@@ -5,6 +5,7 @@ mod builder;
 mod partition;
 
 pub use builder::SentinelSetBuilder;
+pub(super) use partition::CLIENTS;
 
 use std::{io, net::SocketAddr};
 
@@ -204,7 +205,7 @@ impl SentinelSet {
         Ok(())
     }
 
-    async fn primary_or_error(&self) -> io::Result<usize> {
+    pub(super) async fn primary_or_error(&self) -> io::Result<usize> {
         let unknown = || {
             let text = "no majority of the sentinels names a primary";
             io::Error::new(io::ErrorKind::NotFound, text)

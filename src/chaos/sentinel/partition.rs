@@ -176,4 +176,5 @@ impl Member {
     }
 }
 
-const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Where whoever does not ask for another address connects from.
+pub(in crate::chaos) const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
