@@ -4,15 +4,14 @@ use std::{path::Path, time::Duration};
 
 use clap::ValueEnum;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use seawall::error::BoxError;
+use seawall::{chaos::Target, error::BoxError};
 use tokio::time::sleep;
 
 use crate::{
     fleet::{self, Load, Producer},
     outcome::{self, Outcome},
     produce::{Level, Order},
-    sentinel::Sentinel,
-    world::World,
+    world::{Topology, World},
 };
 
 /// How the primary stops being it.
@@ -29,7 +28,7 @@ enum How {
 /// and says whether all were clean.
 #[allow(clippy::print_stdout, reason = "a program, not the library")]
 pub(crate) async fn run(seeds: u64, seed: u64, rate: f64, dir: &Path) -> Result<bool, BoxError> {
-    let mut world = World::Sentinel(Sentinel::start().await?);
+    let mut world = World::start(Topology::Sentinel).await?;
     let mut clean = true;
     for how in How::value_variants().iter().copied() {
         for load in [false, true] {
@@ -63,11 +62,8 @@ async fn many(
         fleet::start(&producers, &format!("{name}-"), &Level::ALL, false, dir).await?;
     let before = world.switches().len();
     for seed in seed..seed + seeds {
-        let World::Sentinel(sentinel) = world else {
-            return Err("failovers are Sentinel's".into());
-        };
         once(
-            sentinel,
+            world,
             how,
             order,
             StdRng::seed_from_u64(seed),
@@ -95,22 +91,27 @@ async fn many(
 }
 
 async fn once(
-    sentinel: &mut Sentinel,
+    world: &mut World,
     how: How,
     order: Order,
     mut dice: StdRng,
     producers: &mut [Producer],
 ) -> Result<(), BoxError> {
+    let World::Sentinel(set, switches) = &mut *world else {
+        return Err("these are failovers of Sentinel's".into());
+    };
     sleep(Duration::from_millis(dice.random_range(0..500))).await;
-    let before = sentinel.switches.seen().len();
-    let primary = sentinel.primary().await?;
+    let before = switches.seen().len();
     match how {
-        How::Kill => sentinel.set.node_mut(primary).kill().await?,
-        How::Freeze => sentinel.set.node(primary).freeze().await?,
-        How::Command => sentinel.set.failover().await?,
-        How::Partition => sentinel.set.cut_off(primary),
+        How::Kill => drop(set.kill_primary().await?),
+        How::Freeze => drop(set.freeze_primary().await?),
+        How::Command => set.failover().await?,
+        How::Partition => {
+            let primary = set.primary().await;
+            set.cut_off(primary.ok_or("no majority of the sentinels names a primary")?);
+        }
     }
-    let switch = sentinel.switches.after(before).await?;
+    let switch = switches.after(before).await?;
     // Those who were idle until now have one call after the other.
     for producer in &mut *producers {
         producer
@@ -126,7 +127,7 @@ async fn once(
     for producer in producers {
         producer.order(order).await?;
     }
-    sentinel.heal().await
+    Ok(world.recover().await?)
 }
 
 impl How {

@@ -25,7 +25,6 @@
     reason = "a program, not the library"
 )]
 
-mod cluster;
 mod failover;
 mod fleet;
 mod journal;
@@ -33,11 +32,8 @@ mod lateness;
 mod load;
 mod outcome;
 mod produce;
-mod replication;
 mod run;
 mod scenes;
-mod sentinel;
-mod standalone;
 mod switches;
 mod world;
 

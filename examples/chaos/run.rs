@@ -1,9 +1,9 @@
 //! One run of the nemesis against one topology.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs::File, io::Write, path::Path, sync::Arc, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use seawall::error::BoxError;
+use seawall::{chaos::Nemesis, error::BoxError};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, sleep_until},
@@ -13,7 +13,7 @@ use crate::{
     fleet::{self, Load, Producer},
     outcome::{self, Outcome},
     produce::{Level, Order},
-    world::{Topology, World},
+    world::{Disturbing, Topology, World},
 };
 
 pub(crate) struct Run {
@@ -24,6 +24,14 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    fn nemesis(&self) -> Nemesis {
+        Nemesis::new(self.seed)
+            .with_strikes(u64::MAX)
+            .with_limit(self.span)
+            .with_pause(millis(50), millis(1_000))
+            .with_lasts(millis(50), millis(3_000))
+    }
+
     /// Attacks until the time is up, heals, waits until the producers have drained, and judges.
     #[allow(clippy::print_stdout, reason = "a program, not the library")]
     pub(crate) async fn run(&self, dir: &Path) -> Result<Outcome, BoxError> {
@@ -42,28 +50,21 @@ impl Run {
             order: Order::WORK,
         };
         let mut producers = fleet::start(&load, "", &Level::ALL, true, dir).await?;
-        let keys: Vec<_> = producers
-            .iter()
-            .flat_map(|producer| producer.setup.keys())
-            .collect();
         let end = Instant::now() + self.span;
-        let calm = Mutex::new(());
-        let (faults, ()) = tokio::try_join!(
-            attack(
-                &mut world,
-                &keys,
-                StdRng::seed_from_u64(self.seed),
-                end,
-                &calm
-            ),
-            kill(
-                &mut producers,
-                self.topology,
-                StdRng::seed_from_u64(!self.seed),
-                end,
-                &calm
-            ),
-        )?;
+        let calm = Arc::new(Mutex::new(()));
+        let mut target = Disturbing::new(&mut world, calm.clone());
+        let mut deeds = File::create(dir.join("deeds.log"))?;
+        let nemesis = self.nemesis();
+        let attacking = async {
+            let struck = nemesis.run(&mut target, |deed| {
+                let _ = writeln!(deeds, "{deed}");
+            });
+            Ok(struck.await?)
+        };
+        let dice = StdRng::seed_from_u64(self.seed);
+        let killing = kill(&mut producers, self.topology, dice, end, &calm);
+        tokio::try_join!(attacking, killing)?;
+        let faults = target.attacks;
         // So that each lane has had to do with the Redis that is judged.
         sleep(AFTERWARDS).await;
         fleet::finish(&mut producers).await?;
@@ -85,26 +86,6 @@ impl Run {
             );
         }
         Ok(outcome)
-    }
-}
-
-async fn attack(
-    world: &mut World,
-    keys: &[String],
-    mut dice: StdRng,
-    end: Instant,
-    calm: &Mutex<()>,
-) -> Result<BTreeMap<&'static str, u32>, BoxError> {
-    let mut faults = BTreeMap::new();
-    loop {
-        sleep_until(Instant::now() + millis(dice.random_range(BETWEEN))).await;
-        if Instant::now() >= end {
-            return Ok(faults);
-        }
-        let _not_calm = calm.lock().await;
-        *faults
-            .entry(world.strike(&mut dice, keys).await?)
-            .or_default() += 1;
     }
 }
 
@@ -147,7 +128,6 @@ async fn kill(
     Ok(())
 }
 
-const BETWEEN: std::ops::Range<u64> = 50..1_500;
 const BETWEEN_KILLS: std::ops::Range<u64> = 500..4_000;
 const DEAD: std::ops::Range<u64> = 0..800;
 const REPAIRED_WITHIN: Duration = Duration::from_secs(2);

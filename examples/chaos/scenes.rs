@@ -3,15 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use seawall::error::BoxError;
+use seawall::{chaos::Target, error::BoxError};
 use tokio::time::sleep;
 
 use crate::{
     fleet::{self, Load},
     outcome::{self, Outcome},
     produce::{Level, Order},
-    sentinel::Sentinel,
-    world::World,
+    world::{Topology, World},
 };
 
 /// How Redis comes to lose them.
@@ -37,7 +36,7 @@ pub(crate) async fn play(
 ) -> Result<bool, BoxError> {
     let mut as_it_must = true;
     for repair in [true, false] {
-        let mut world = World::Sentinel(Sentinel::start().await?);
+        let mut world = World::start(Topology::Sentinel).await?;
         for seed in seed..seed + seeds {
             let outcome = once(scene, &mut world, seed, rate, repair, dir).await?;
             println!(
@@ -82,23 +81,22 @@ async fn once(
     let mut producers = fleet::start(&load, &prefix, levels, false, dir).await?;
     let mut dice = StdRng::seed_from_u64(seed);
     let mut random = |millis| Duration::from_millis(dice.random_range(millis));
-    let World::Sentinel(sentinel) = &mut *world else {
-        return Err("this is a scene of Sentinel's".into());
+    let World::Sentinel(set, _) = &mut *world else {
+        return Err("these are scenes of Sentinel's".into());
     };
     sleep(random(500..1_500)).await;
-    match scene {
+    let old = match scene {
         Scene::LostWrites => {
-            sentinel.set.cut_replication(sentinel.primary().await?);
+            let primary = set.primary().await;
+            set.cut_replication(primary.ok_or("no majority of the sentinels names a primary")?);
             sleep(random(300..1_500)).await;
-            sentinel.kill().await?;
+            set.kill_primary().await?
         }
-        Scene::SplitBrain => {
-            let old = sentinel.set.split_brain().await?;
-            sentinel.set.wait_for_primary_other_than(old).await?;
-            sleep(random(0..1_000)).await;
-        }
-    }
-    sentinel.heal().await?;
+        Scene::SplitBrain => set.split_brain().await?,
+    };
+    set.wait_for_primary_other_than(old).await?;
+    sleep(random(0..1_000)).await;
+    world.recover().await?;
     sleep(random(1_000..2_000)).await;
     fleet::finish(&mut producers).await?;
     outcome::judge(&producers, world).await

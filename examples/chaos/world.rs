@@ -1,11 +1,18 @@
 //! The Redis under attack, of one topology or another.
 
-use clap::ValueEnum;
-use rand::rngs::StdRng;
-use redis::aio::MultiplexedConnection;
-use seawall::error::BoxError;
+use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{cluster::Cluster, sentinel::Sentinel, standalone::Standalone, switches::Switch};
+use clap::ValueEnum;
+use redis::aio::MultiplexedConnection;
+use seawall::{
+    chaos::{
+        Attack, AttackError, ProxiedServer, RedisCluster, RedisServer, SentinelSet, Strike, Target,
+    },
+    error::BoxError,
+};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::switches::{Switch, Switches};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Topology {
@@ -15,9 +22,9 @@ pub(crate) enum Topology {
 }
 
 pub(crate) enum World {
-    Standalone(Standalone),
-    Sentinel(Sentinel),
-    Cluster(Cluster),
+    Standalone(ProxiedServer),
+    Sentinel(SentinelSet, Switches),
+    Cluster(RedisCluster),
 }
 
 impl Topology {
@@ -38,42 +45,39 @@ impl Topology {
 }
 
 impl World {
+    /// Each server writes to disk before it acknowledges: what is lost is lost by failovers.
     pub(crate) async fn start(topology: Topology) -> Result<Self, BoxError> {
         Ok(match topology {
-            Topology::Standalone => Self::Standalone(Standalone::start().await?),
-            Topology::Sentinel => Self::Sentinel(Sentinel::start().await?),
-            Topology::Cluster => Self::Cluster(Cluster::start().await?),
+            Topology::Standalone => {
+                Self::Standalone(ProxiedServer::start(RedisServer::builder().durable()).await?)
+            }
+            Topology::Sentinel => {
+                let set = SentinelSet::builder().durable().proxied().start().await?;
+                let switches = Switches::watch(&set).await?;
+                Self::Sentinel(set, switches)
+            }
+            Topology::Cluster => Self::Cluster(RedisCluster::builder().durable().start().await?),
         })
     }
 
     /// As a client is given it.
     pub(crate) fn url(&self) -> String {
         match self {
-            Self::Standalone(standalone) => standalone.url(),
-            Self::Sentinel(sentinel) => sentinel.set.url(),
-            Self::Cluster(cluster) => cluster.cluster.url(),
-        }
-    }
-
-    /// Carries out one attack on who has these keys, to its end, and says which.
-    pub(crate) async fn strike(
-        &mut self,
-        dice: &mut StdRng,
-        keys: &[String],
-    ) -> Result<&'static str, BoxError> {
-        match self {
-            Self::Standalone(standalone) => standalone.strike(dice).await,
-            Self::Sentinel(sentinel) => sentinel.strike(dice).await,
-            Self::Cluster(cluster) => cluster.strike(dice, keys).await,
+            Self::Standalone(server) => server.url(),
+            Self::Sentinel(set, _) => set.url(),
+            Self::Cluster(cluster) => cluster.url(),
         }
     }
 
     /// The list at `key`, where it is now, without taking anything out of it.
     pub(crate) async fn list(&self, key: &str) -> Result<Vec<Vec<u8>>, BoxError> {
         let server = match self {
-            Self::Standalone(standalone) => &standalone.redis,
-            Self::Sentinel(sentinel) => sentinel.set.node(sentinel.primary().await?),
-            Self::Cluster(Cluster { cluster, .. }) => cluster.node(cluster.owner_of(key).await?),
+            Self::Standalone(server) => server.server(),
+            Self::Sentinel(set, _) => {
+                let primary = set.primary().await;
+                set.node(primary.ok_or("no majority of the sentinels names a primary")?)
+            }
+            Self::Cluster(cluster) => cluster.node(cluster.owner_of(key).await?),
         };
         pages(server.connection().await?, key).await
     }
@@ -81,9 +85,72 @@ impl World {
     /// When there was a new primary, as far as somebody announces it.
     pub(crate) fn switches(&self) -> Vec<Switch> {
         match self {
-            Self::Sentinel(sentinel) => sentinel.switches.seen(),
+            Self::Sentinel(_, switches) => switches.seen(),
             Self::Standalone(_) | Self::Cluster(_) => Vec::new(),
         }
+    }
+}
+
+impl Target for World {
+    fn attacks(&self) -> Vec<Attack> {
+        match self {
+            Self::Standalone(server) => server.attacks(),
+            Self::Sentinel(set, _) => set.attacks(),
+            Self::Cluster(cluster) => cluster.attacks(),
+        }
+    }
+
+    async fn strike(&mut self, strike: &Strike) -> Result<String, AttackError> {
+        match self {
+            Self::Standalone(server) => server.strike(strike).await,
+            Self::Sentinel(set, _) => set.strike(strike).await,
+            Self::Cluster(cluster) => cluster.strike(strike).await,
+        }
+    }
+
+    async fn recover(&mut self) -> Result<(), AttackError> {
+        match self {
+            Self::Standalone(server) => server.recover().await,
+            Self::Sentinel(set, _) => set.recover().await,
+            Self::Cluster(cluster) => cluster.recover().await,
+        }
+    }
+}
+
+/// A target that takes the calm away while it is attacked, and counts the attacks.
+pub(crate) struct Disturbing<'a> {
+    world: &'a mut World,
+    calm: Arc<Mutex<()>>,
+    disturbed: Option<OwnedMutexGuard<()>>,
+    pub(crate) attacks: BTreeMap<&'static str, u32>,
+}
+
+impl<'a> Disturbing<'a> {
+    pub(crate) fn new(world: &'a mut World, calm: Arc<Mutex<()>>) -> Self {
+        Self {
+            world,
+            calm,
+            disturbed: None,
+            attacks: BTreeMap::new(),
+        }
+    }
+}
+
+impl Target for Disturbing<'_> {
+    fn attacks(&self) -> Vec<Attack> {
+        self.world.attacks()
+    }
+
+    async fn strike(&mut self, strike: &Strike) -> Result<String, AttackError> {
+        self.disturbed = Some(self.calm.clone().lock_owned().await);
+        *self.attacks.entry(strike.attack.name()).or_default() += 1;
+        self.world.strike(strike).await
+    }
+
+    async fn recover(&mut self) -> Result<(), AttackError> {
+        self.world.recover().await?;
+        self.disturbed = None;
+        Ok(())
     }
 }
 
