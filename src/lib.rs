@@ -35,6 +35,7 @@
 //! | [`classify`] | how a failure is read changes |
 //! | [`metrics`] | the published catalogue of metrics changes |
 //! | [`call`] | what a call carries changes |
+//! | [`replicas`] | how it is told what replicas have changes |
 //! | `chaos` | how we hurt Redis in tests changes |
 //!
 //! A module imports only from those further down this list, and never from its neighbours.
@@ -78,6 +79,7 @@ pub mod error;
 pub mod job;
 pub mod metrics;
 pub mod observe;
+pub mod replicas;
 pub mod retry;
 pub mod sequence;
 pub mod spool;

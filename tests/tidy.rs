@@ -15,7 +15,7 @@ use std::{
 
 /// Imports go down this list, never up and never sideways.
 const RANKS: &[(u8, &[&str])] = &[
-    (0, &["call", "chaos", "metrics"]),
+    (0, &["call", "chaos", "metrics", "replicas"]),
     (1, &["classify"]),
     (2, &["error"]),
     (3, &["breaker", "connect", "observe", "retry", "spool"]),

@@ -87,6 +87,9 @@ pub struct RedisCall {
     name: &'static str,
     repeat: Repeat,
     deadline: Option<Instant>,
+    generation: Option<u64>,
+    exclusive: bool,
+    for_replicas: bool,
 }
 
 impl RedisCall {
@@ -106,6 +109,9 @@ impl RedisCall {
             name,
             repeat,
             deadline: None,
+            generation: None,
+            exclusive: false,
+            for_replicas: false,
         }
     }
 
@@ -128,6 +134,48 @@ impl RedisCall {
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// Goes over the connection with this number, which [`Status`](crate::connect::Status) shows, and over
+    /// no later one: it fails, an outage and not sent, once that has been replaced. For calls that only
+    /// make sense to the server that has answered the ones before.
+    #[must_use]
+    pub fn with_generation(mut self, generation: u64) -> Self {
+        self.generation = Some(generation);
+        self
+    }
+
+    /// Goes over a connection that no other call uses meanwhile: for WAIT, which holds up all that comes
+    /// behind it. It has no time limit but its own.
+    #[must_use]
+    pub fn with_exclusive(mut self) -> Self {
+        self.exclusive = true;
+        self
+    }
+
+    /// The number of the only connection it may go over, if there is one.
+    pub fn generation(&self) -> Option<u64> {
+        self.generation
+    }
+
+    /// Whether it needs a connection to itself.
+    pub fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+
+    /// Lets a replica answer, where the connection was
+    /// [told to use them](crate::connect::ConnectOptions::with_replica_reads); the answer may be old.
+    ///
+    /// It means nothing for a call that is not known to only read, and the master answers then.
+    #[must_use]
+    pub fn with_replica_read(mut self) -> Self {
+        self.for_replicas = self.body.only_reads();
+        self
+    }
+
+    /// Whether a replica may answer.
+    pub(crate) fn is_for_replicas(&self) -> bool {
+        self.for_replicas
     }
 
     /// The name that metrics and errors show.

@@ -105,6 +105,21 @@ impl Dialer {
             })
     }
 
+    /// As [`dial`](Self::dial), to a replica that follows its master.
+    pub(super) async fn replica(
+        &self,
+        at: &Address,
+        cut: CancellationToken,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<MultiplexedConnection, Trouble> {
+        self.in_time(cut.clone(), async {
+            let mut connection = self.connect(at, &self.login, plain(), cut, ended).await?;
+            self.verify_replica(&mut connection).await?;
+            Ok(connection)
+        })
+        .await
+    }
+
     async fn in_time(
         &self,
         cut: CancellationToken,
@@ -206,6 +221,33 @@ impl Dialer {
         &self,
         connection: &mut MultiplexedConnection,
     ) -> Result<(), Trouble> {
+        match self.stand(connection).await? {
+            Standing::Master => Ok(()),
+            Standing::Replica { .. } => Err(Trouble::Replica),
+            Standing::Hidden => {
+                if !self.role_is_hidden.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "this user may not ask Redis for its ROLE: \
+                         a replica is noticed only once it refuses a write"
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a replica is there that follows its master. Has no time limit of its own.
+    pub(super) async fn verify_replica(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), Trouble> {
+        match self.stand(connection).await? {
+            Standing::Replica { follows: true } => Ok(()),
+            _ => Err(Trouble::Replica),
+        }
+    }
+
+    async fn stand(&self, connection: &mut MultiplexedConnection) -> Result<Standing, Trouble> {
         // ROLE is answered while the data is still loading, PING is not; a user may be allowed
         // either.
         let mut questions = redis::Pipeline::with_capacity(2);
@@ -217,14 +259,7 @@ impl Dialer {
         let [role, ping] = answers.as_slice() else {
             return Err(Trouble::Protocol);
         };
-        let standing = judge(role, ping)?;
-        if standing == Standing::Hidden && !self.role_is_hidden.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "this user may not ask Redis for its ROLE: \
-                 a replica is noticed only once it refuses a write"
-            );
-        }
-        Ok(())
+        judge(role, ping)
     }
 }
 
@@ -264,6 +299,10 @@ fn spawn(
 #[derive(Debug, PartialEq)]
 enum Standing {
     Master,
+    Replica {
+        /// It has a connection to its master.
+        follows: bool,
+    },
     /// The server works, and the user may not ask what it is.
     Hidden,
 }
@@ -279,17 +318,21 @@ fn judge(role: &Value, ping: &Value) -> Result<Standing, Trouble> {
             _ => {}
         }
     }
-    let name = match role {
+    let parts = match role {
         Value::ServerError(refusal) if refusal.code() == "NOAUTH" => {
             return Err(Trouble::Credentials);
         }
         Value::ServerError(_) => return Ok(Standing::Hidden),
-        Value::Array(parts) => parts.first(),
-        _ => None,
+        Value::Array(parts) => parts.as_slice(),
+        _ => &[],
     };
-    match name {
-        Some(Value::BulkString(name)) if name == b"master" => Ok(Standing::Master),
-        Some(Value::BulkString(name)) if name == b"slave" => Err(Trouble::Replica),
+    match parts {
+        [Value::BulkString(name), ..] if name == b"master" => Ok(Standing::Master),
+        [Value::BulkString(name), _, _, Value::BulkString(link), ..] if name == b"slave" => {
+            Ok(Standing::Replica {
+                follows: link == b"connected",
+            })
+        }
         _ => Err(Trouble::Protocol),
     }
 }
@@ -307,6 +350,7 @@ mod tests {
 
     const MASTER: &str = "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
     const REPLICA: &str = "*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$7\r\nconnect\r\n:-1\r\n";
+    const FOLLOWER: &str = "*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$9\r\nconnected\r\n:7\r\n";
     const SENTINEL: &str = "*2\r\n$8\r\nsentinel\r\n*0\r\n";
     const FORBIDDEN: &str = "-NOPERM this user has no permissions\r\n";
     const PONG: &str = "+PONG\r\n";
@@ -314,7 +358,9 @@ mod tests {
     #[test]
     fn only_a_master_that_has_its_data_will_do() {
         assert_eq!(judged(MASTER, PONG), Ok(Standing::Master));
-        assert_eq!(judged(REPLICA, PONG), Err(Trouble::Replica));
+        let replica = |follows| Ok(Standing::Replica { follows });
+        assert_eq!(judged(REPLICA, PONG), replica(false));
+        assert_eq!(judged(FOLLOWER, PONG), replica(true));
         assert_eq!(judged(SENTINEL, PONG), Err(Trouble::Protocol));
         assert_eq!(
             judged(MASTER, "-LOADING Redis is loading\r\n"),

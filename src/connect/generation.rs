@@ -19,6 +19,8 @@ use crate::classify;
 pub(super) struct Generation {
     pub(super) number: u64,
     pub(super) address: Address,
+    /// Names the server and its data, if that is known.
+    pub(super) history: Option<Arc<str>>,
     pub(super) since: Instant,
     lines: Box<[MultiplexedConnection]>,
     next: AtomicUsize,
@@ -32,6 +34,7 @@ impl Generation {
     pub(super) fn new(
         number: u64,
         address: Address,
+        history: Option<Arc<str>>,
         lines: Vec<MultiplexedConnection>,
         suspect_after: u32,
         suspicion: Arc<Suspicion>,
@@ -41,6 +44,7 @@ impl Generation {
         Self {
             number,
             address,
+            history,
             since: Instant::now(),
             lines: lines.into(),
             next: AtomicUsize::new(0),
@@ -112,7 +116,7 @@ impl Generation {
 
     /// What is held against it, if anything: no new call goes onto it then.
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        self.suspicion.trouble.get().copied()
+        self.suspicion.trouble()
     }
 
     /// Waits until something is held against it.
@@ -144,11 +148,16 @@ impl Suspicion {
         }
     }
 
+    /// What is held, if anything.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.trouble.get().copied()
+    }
+
     /// Waits until something is held. Cancel safe, for one waiter.
     pub(super) async fn raised(&self) -> Trouble {
         loop {
-            if let Some(trouble) = self.trouble.get() {
-                return *trouble;
+            if let Some(trouble) = self.trouble() {
+                return trouble;
             }
             self.news.notified().await;
         }

@@ -21,6 +21,8 @@ pub(super) struct Meters {
     pub(super) idle: IntGauge,
     pub(super) busy: IntGauge,
     pub(super) failovers: IntCounter,
+    read_replica: IntCounter,
+    read_master: IntCounter,
     pub(super) role_mismatches: IntCounter,
     found: IntCounter,
     remembered: IntCounter,
@@ -34,6 +36,7 @@ pub(super) struct Meters {
 impl Meters {
     pub(super) fn new(metrics: &ConnectMetrics) -> Self {
         let attempts = |outcome| metrics.attempts.with_label_values(&[outcome]);
+        let reads = |from| metrics.replica_reads.with_label_values(&[from]);
         let searches = |outcome| metrics.searches.with_label_values(&[outcome]);
         Self {
             ok: attempts("ok"),
@@ -48,6 +51,8 @@ impl Meters {
             idle: metrics.pool.with_label_values(&["idle"]),
             busy: metrics.pool.with_label_values(&["busy"]),
             failovers: metrics.failovers.clone(),
+            read_replica: reads("replica"),
+            read_master: reads("master"),
             role_mismatches: metrics.role_mismatches.clone(),
             found: searches("found"),
             remembered: searches("remembered"),
@@ -70,6 +75,15 @@ impl Meters {
             Outcome::Failed => self.not_found.inc(),
         }
         self.search_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a call that asked to be read from a replica.
+    pub(super) fn read_from(&self, replica: bool) {
+        if replica {
+            self.read_replica.inc();
+        } else {
+            self.read_master.inc();
+        }
     }
 
     /// Shows where the master is, in the place of where it was.

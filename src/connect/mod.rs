@@ -63,6 +63,8 @@ mod hosts;
 mod meters;
 mod options;
 mod pace;
+mod readings;
+mod replicas;
 mod route;
 mod sentinel;
 mod service;

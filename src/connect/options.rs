@@ -42,6 +42,7 @@ use crate::metrics::ConnectMetrics;
 /// - reconnect delay from 50 ms, doubling to 1 s, half of it random
 /// - Sentinel: each sentinel is asked once a second, and logged in to with nothing but what is said
 ///   of it
+/// - no call is sent to a replica
 /// - TCP keepalive after 10 s idle, TCP user timeout 5 s: the kernel's net under connections that
 ///   are not probed
 /// - `TCP_NODELAY` on: one call at a time must not wait for an acknowledgement
@@ -59,6 +60,7 @@ pub struct ConnectOptions {
     /// `None` where there are no sentinels.
     pub(super) sentinel_tls: Option<bool>,
     pub(super) sentinel_poll: Duration,
+    pub(super) replica_reads: bool,
     pub(super) protocol: ProtocolVersion,
     pub(super) client_name: String,
     pub(super) connect_timeout: Duration,
@@ -99,6 +101,7 @@ impl ConnectOptions {
             sentinel_password: None,
             sentinel_tls: None,
             sentinel_poll: Duration::from_secs(1),
+            replica_reads: false,
             protocol: ProtocolVersion::RESP2,
             client_name: "seawall".to_owned(),
             connect_timeout: Duration::from_secs(1),
@@ -156,6 +159,18 @@ impl ConnectOptions {
     /// A failover is heard of at once, by `+switch-master`; this is the net below it.
     pub fn with_sentinel_poll(mut self, interval: Duration) -> Self {
         self.sentinel_poll = interval;
+        self
+    }
+
+    /// Whether calls that [ask for it](crate::RedisCall::with_replica_read) are sent to a replica.
+    ///
+    /// What is read there is as old as the replica is behind, with no bound that is promised; a
+    /// client that has just written may not find it. There is one connection to each replica that
+    /// the sentinels call healthy and that says it follows its master. When none works, and half of
+    /// the response timeout after one falls silent, the master is asked instead. While there is no
+    /// connection to a master, these calls fail like all others.
+    pub fn with_replica_reads(mut self, replicas: bool) -> Self {
+        self.replica_reads = replicas;
         self
     }
 
@@ -322,10 +337,11 @@ impl ConnectOptions {
                 "has no password to go with it",
             ));
         }
-        let about_sentinels = self.sentinel_password.is_some() || self.sentinel_tls.is_some();
+        let about_sentinels =
+            self.sentinel_password.is_some() || self.sentinel_tls.is_some() || self.replica_reads;
         if about_sentinels && !matches!(self.deployment, Deployment::Sentinel(_)) {
             return Err(ConnectError::setting(
-                "what is said of the sentinels",
+                "what is said of sentinels or replicas",
                 "is only of use with redis+sentinel://",
             ));
         }
@@ -438,7 +454,7 @@ mod tests {
             ),
             ("sentinel_user", options().with_sentinel_username("watcher")),
             (
-                "what is said of the sentinels",
+                "what is said of sentinels or replicas",
                 options().with_sentinel_password("pw"),
             ),
             ("connections", options().with_connections(0)),

@@ -27,7 +27,7 @@ impl Route {
                 group,
                 options.sentinel_tls.unwrap_or(group.tls),
                 options.sentinel_poll,
-                false,
+                options.replica_reads,
             )))),
             Deployment::Cluster(_) => Err(ConnectError::NotSupported {
                 what: "Redis Cluster (redis+cluster://)",

@@ -28,6 +28,7 @@ use crate::{
     call::{Body, Request, ScriptCall},
     classify::{self, Class, Landed, Verdict},
     error::{Error, ErrorKind},
+    replicas::Replicas,
 };
 
 /// A connection to Redis that replaces itself.
@@ -137,6 +138,12 @@ impl Connection {
         self.inner.shared.status()
     }
 
+    /// What is known of the server's replicas, for
+    /// [`SpoolOptions::with_replicas`](crate::spool::SpoolOptions::with_replicas).
+    pub fn replicas(&self) -> Replicas {
+        self.inner.shared.teller.replicas()
+    }
+
     /// Whether there is a working connection now.
     pub fn is_up(&self) -> bool {
         self.inner.shared.current().is_ok()
@@ -206,6 +213,25 @@ async fn attempt(inner: Arc<Inner>, call: RedisCall) -> Result<Reply, Error> {
     let generation = shared
         .current()
         .map_err(|error| error.with_call(call.name()))?;
+    if call
+        .generation()
+        .is_some_and(|only| only != generation.number)
+    {
+        return Err(replaced(&call));
+    }
+    if call.is_exclusive() {
+        let mut exclusive = inner.pool.take(&inner).await?;
+        return exclusive.call(&call).await;
+    }
+    if call.is_for_replicas() && shared.options.replica_reads {
+        let read = shared.replicas.read(&call, started, until).await;
+        shared.meters.read_from(read.is_some());
+        match read {
+            Some(Ok(value)) => return Ok(Reply::new(value)),
+            Some(Err(refusal)) => return Err(refusal.into_error(&call)),
+            None => {}
+        }
+    }
     let mut line = generation.line();
     let answer = timeout_at(until, send(call.body(), &mut line)).await;
     let elapsed = started.elapsed();
@@ -239,6 +265,13 @@ async fn attempt(inner: Arc<Inner>, call: RedisCall) -> Result<Reply, Error> {
     };
     error.record(1, elapsed);
     Err(error)
+}
+
+/// The only connection that the call may go over is no more.
+fn replaced(call: &RedisCall) -> Error {
+    Error::new(ErrorKind::Connect, Verdict::new(Class::Outage, Landed::No))
+        .with_cause("the connection that it was meant for has been replaced")
+        .with_call(call.name())
 }
 
 pub(super) fn out_of_time(call: &RedisCall, landed: Landed) -> Error {
@@ -300,6 +333,10 @@ impl Refusal {
             refusal.verdict.landed = Landed::Maybe;
         }
         refusal
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.verdict.class
     }
 
     /// Redis said no, as opposed to nothing.

@@ -1,21 +1,30 @@
 //! What callers and the reconnect loop share: the connection in use, or since when there is none.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    deployment::Deployment,
     dial::Dialer,
     generation::Generation,
     meters::Meters,
     options::ConnectOptions,
+    replicas::Replicas,
     route::Route,
     status::{Status, Trouble},
 };
 use crate::{
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
+    replicas::{self, Teller},
 };
 
 /// Written by the reconnect loop alone, read by every call without a lock.
@@ -23,7 +32,11 @@ pub(super) struct Shared {
     pub(super) options: ConnectOptions,
     pub(super) dialer: Dialer,
     pub(super) route: Route,
+    pub(super) replicas: Replicas,
     pub(super) meters: Meters,
+    pub(super) teller: Teller,
+    /// The server has, or had, replicas.
+    has_replicas: AtomicBool,
     way: ArcSwap<Way>,
     status: watch::Sender<Status>,
 }
@@ -45,7 +58,10 @@ impl Shared {
             options,
             dialer,
             route,
+            replicas: Replicas::default(),
             meters,
+            teller: replicas::channel().0,
+            has_replicas: AtomicBool::new(false),
             way: ArcSwap::from_pointee(Way::Shut {
                 trouble: None,
                 next_attempt: now,
@@ -90,6 +106,17 @@ impl Shared {
     /// The number of the connection to be made next.
     pub(super) fn next_number(&self) -> u64 {
         self.status.borrow().generation + 1
+    }
+
+    /// Replicas have been seen, and are missed from now on.
+    pub(super) fn saw_replicas(&self) {
+        self.has_replicas.store(true, Relaxed);
+    }
+
+    /// Whether what the server has acknowledged is expected to be on others.
+    pub(super) fn expects_replicas(&self) -> bool {
+        self.has_replicas.load(Relaxed)
+            || !matches!(self.options.deployment, Deployment::Standalone(_))
     }
 
     /// Lets calls through.

@@ -10,6 +10,7 @@ use super::{
     deployment::Address,
     generation::{Generation, Suspicion},
     pace::Pace,
+    readings, replicas,
     route::{Finder, Route},
     sentinel,
     shared::Shared,
@@ -23,6 +24,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         Route::Sentinel(sentinels) => tokio::select! {
             () = serve(&shared) => {}
             () = sentinel::keep(&shared, sentinels) => {}
+            () = replicas::keep(&shared, sentinels), if shared.options.replica_reads => {}
         },
     }
 }
@@ -60,6 +62,10 @@ async fn use_up(
     finder: &mut Finder<'_>,
 ) -> (Arc<Generation>, Trouble) {
     loop {
+        let (history, expects) = (generation.history.clone(), shared.expects_replicas());
+        // Before anything can be acknowledged by this one.
+        let number = generation.number;
+        shared.teller.begin_term(number, history, expects);
         shared.publish(&generation);
         tokio::select! {
             biased;
@@ -87,9 +93,11 @@ pub(super) async fn open_at(
         shared.dialer.dial(address, cut.child_token(), lost)
     }))
     .await?;
+    let history = readings::history(lines[0].clone(), shared.options.probe_timeout).await;
     Ok(Arc::new(Generation::new(
         shared.next_number(),
         address.clone(),
+        history,
         lines,
         shared.options.suspect_after,
         suspicion,
@@ -102,6 +110,10 @@ async fn attend(shared: &Shared, generation: &Generation) -> Trouble {
     tokio::select! {
         biased;
         trouble = generation.suspected() => trouble,
+        trouble = readings::watch(shared, generation) => {
+            generation.suspect(trouble);
+            trouble
+        }
         trouble = probe(shared, generation) => {
             // From here on no call goes onto it.
             generation.suspect(trouble);

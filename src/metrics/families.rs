@@ -147,6 +147,7 @@ pub struct ConnectMetrics {
     pub(crate) searches: IntCounterVec,
     pub(crate) search_seconds: Histogram,
     pub(crate) role_mismatches: IntCounter,
+    pub(crate) replica_reads: IntCounterVec,
 }
 
 impl Default for ConnectMetrics {
@@ -211,6 +212,11 @@ impl Default for ConnectMetrics {
                 "seawall_role_mismatches_total",
                 "Servers that a sentinel named as the master and that said they are none",
             ),
+            replica_reads: counters(
+                "seawall_replica_reads_total",
+                "Calls that asked to be read from a replica, by where they were",
+                &["from"],
+            ),
         }
     }
 }
@@ -233,6 +239,7 @@ impl ConnectMetrics {
                 &self.searches,
                 &self.search_seconds,
                 &self.role_mismatches,
+                &self.replica_reads,
             ],
         )
     }

@@ -40,12 +40,14 @@
 
 mod families;
 mod spool;
+mod tail;
 
 use prometheus::Registry;
 
 pub use self::{
     families::{BreakerMetrics, CallMetrics, ConnectMetrics, RetryMetrics},
     spool::{QueueMetrics, SpoolMetrics},
+    tail::TailMetrics,
 };
 
 /// The handles of all stages.

@@ -4,9 +4,12 @@ use prometheus::{
     Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
-use super::families::{
-    BoxedCollector, CALL_SECONDS, all, counter, counters, gauge, gauges, histogram, histograms,
-    int_gauge,
+use super::{
+    TailMetrics,
+    families::{
+        BoxedCollector, CALL_SECONDS, all, counter, counters, gauge, gauges, histogram, histograms,
+        int_gauge,
+    },
 };
 
 /// The spool, its disk and its lanes.
@@ -42,6 +45,7 @@ pub struct SpoolMetrics {
     pub(crate) commit_seconds: Histogram,
     pub(crate) commit_records: Histogram,
     pub(crate) batch_records: Histogram,
+    pub(crate) tail: TailMetrics,
 }
 
 impl Default for SpoolMetrics {
@@ -147,7 +151,7 @@ impl Default for SpoolMetrics {
             ),
             lost_by_redis: counters(
                 "seawall_lost_by_redis_total",
-                "Records that Redis acknowledged and no longer had",
+                "Records that Redis acknowledged and lost, and that could not be given back",
                 &["queue"],
             ),
             commit_seconds: histogram(
@@ -165,12 +169,14 @@ impl Default for SpoolMetrics {
                 "Records that shared one request to Redis",
                 BATCH_RECORDS,
             ),
+            tail: TailMetrics::default(),
         }
     }
 }
 
 impl SpoolMetrics {
     pub(crate) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.tail.register(registry)?;
         all(
             registry,
             [
@@ -253,6 +259,9 @@ impl SpoolMetrics {
             dropped_newest: dropped("newest"),
             duplicates: of(&self.duplicates),
             lost_by_redis: of(&self.lost_by_redis),
+            repaired: of(&self.tail.repaired),
+            removed: of(&self.tail.removed),
+            tail_given_up: of(&self.tail.given_up),
             batch_records: self.batch_records.clone(),
         }
     }
@@ -280,6 +289,9 @@ pub struct QueueMetrics {
     pub(crate) dropped_newest: IntCounter,
     pub(crate) duplicates: IntCounter,
     pub(crate) lost_by_redis: IntCounter,
+    pub(crate) repaired: IntCounter,
+    pub(crate) removed: IntCounter,
+    pub(crate) tail_given_up: IntCounter,
     pub(crate) batch_records: Histogram,
 }
 

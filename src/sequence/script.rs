@@ -1,6 +1,6 @@
 //! From a batch to a script call, and from the script's answer to what became of the batch.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use redis::{Cmd, Value};
 
@@ -9,7 +9,7 @@ use crate::{
     call::{RedisCall, Repeat, Reply, Request, ScriptCall},
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
-    spool::{Applied, Batch},
+    spool::{Applied, Asks, Batch},
 };
 
 /// The call that applies `batch`.
@@ -19,16 +19,26 @@ pub(super) fn call(batch: &Batch<Write>) -> RedisCall {
         hash_tag(batch.queue()),
         batch.lane()
     );
-    let call = if batch.ends_lane() {
-        RedisCall::new("end_lane", redis::cmd("UNLINK").arg(lane))
-    } else {
-        let script = match one_list(batch) {
-            Some((key, side)) => push(batch, &lane, key, side),
-            None => group(batch, &lane),
-        };
-        RedisCall::new("apply", script)
+    let call = match batch.asks() {
+        Asks::End => RedisCall::new("end_lane", redis::cmd("UNLINK").arg(lane)),
+        Asks::Reached => RedisCall::new("ask_lane", redis::cmd("GET").arg(lane)),
+        Asks::Confirm {
+            replicas,
+            timeout,
+            on_disk,
+        } => confirm(batch, &lane, replicas, timeout, on_disk),
+        _ => {
+            let script = match one_list(batch) {
+                Some((key, side)) => push(batch, &lane, key, side),
+                None => group(batch, &lane),
+            };
+            RedisCall::new("apply", script)
+        }
     };
-    let call = call.with_repeat(Repeat::Safe);
+    let mut call = call.with_repeat(Repeat::Safe);
+    if let Some(generation) = batch.generation() {
+        call = call.with_generation(generation);
+    }
     match batch.deadline() {
         Some(deadline) => call.with_deadline(deadline),
         None => call,
@@ -40,9 +50,15 @@ pub(super) fn read(reply: Reply) -> Result<Applied, Error> {
     let parts = match reply.into_value() {
         // The answer to UNLINK.
         Value::Int(_) => return Ok(Applied::all()),
+        // Those to GET.
+        Value::Nil => return Ok(Applied::reached(0)),
+        Value::BulkString(number) => return number_in(&number).map(Applied::reached),
         Value::Array(parts) => parts,
         _ => return Err(unreadable()),
     };
+    if let [last, Value::Int(_), waited] = &parts[..] {
+        return confirmed(last, waited);
+    }
     let text = |at: usize| match parts.get(at) {
         Some(Value::BulkString(bytes)) => Ok(String::from_utf8_lossy(bytes)),
         Some(Value::SimpleString(text)) => Ok(text.as_str().into()),
@@ -66,6 +82,35 @@ pub(super) fn read(reply: Reply) -> Result<Applied, Error> {
         }
         _ => Err(unreadable()),
     }
+}
+
+/// The answers to GET, EXPIRE and WAIT. WAITAOF has the number of primaries before that of replicas. Both
+/// answer the same when time is up as when enough have it.
+fn confirmed(last: &Value, waited: &Value) -> Result<Applied, Error> {
+    let last = match last {
+        Value::Nil => 0,
+        Value::BulkString(number) => number_in(number)?,
+        _ => return Err(unreadable()),
+    };
+    let replicas = match waited {
+        Value::Int(replicas) => *replicas,
+        Value::Array(counts) => match &counts[..] {
+            [Value::Int(0), _] => 0,
+            [Value::Int(_), Value::Int(replicas)] => *replicas,
+            _ => return Err(unreadable()),
+        },
+        Value::ServerError(refusal) => return Err(Error::refused(refusal.code())),
+        _ => return Err(unreadable()),
+    };
+    let replicas = u64::try_from(replicas).map_err(|_| unreadable())?;
+    Ok(Applied::confirmed(last, replicas))
+}
+
+fn number_in(text: &[u8]) -> Result<u64, Error> {
+    let number = std::str::from_utf8(text).ok();
+    number
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(unreadable)
 }
 
 /// Not one of our scripts' answers: a proxy in between, perhaps. The batch is kept.
@@ -146,6 +191,35 @@ fn group(batch: &Batch<Write>, lane: &str) -> ScriptCall {
         }
     }
     ScriptCall::new(GROUP_SOURCE, cmd)
+}
+
+/// Says how far the lane is, and waits for the replicas of that.
+///
+/// WAIT only waits for what its own connection has written, and this one has written nothing: so it writes
+/// the lane's time to live once more.
+fn confirm(
+    batch: &Batch<Write>,
+    lane: &str,
+    replicas: u32,
+    timeout: Duration,
+    on_disk: bool,
+) -> RedisCall {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("GET").arg(lane);
+    pipeline
+        .cmd("EXPIRE")
+        .arg(lane)
+        .arg(batch.lifetime().as_secs().max(1));
+    // 0 would be for ever.
+    let millis = u64::try_from(timeout.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1);
+    if on_disk {
+        pipeline.cmd("WAITAOF").arg(1).arg(replicas).arg(millis);
+    } else {
+        pipeline.cmd("WAIT").arg(replicas).arg(millis);
+    }
+    RedisCall::new("confirm", pipeline).with_exclusive()
 }
 
 fn head(cmd: &mut Cmd, batch: &Batch<Write>) {

@@ -1,5 +1,4 @@
-//! What goes into the spool, what comes out of it, and what is said about it: [`Spoolable`],
-//! [`Batch`], [`Applied`] and [`Receipt`].
+//! What goes into the spool, and what comes out of it: [`Spoolable`], [`Batch`] and [`Receipt`].
 
 use std::{
     fmt,
@@ -11,11 +10,10 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
+#[cfg(doc)]
+use super::Applied;
 use super::LaneId;
-use crate::{
-    call::{Repeat, Request},
-    error::Error,
-};
+use crate::call::{Repeat, Request};
 
 /// A record that the spool can keep on disk: a [`Write`](crate::sequence::Write), or a type of your
 /// own.
@@ -73,6 +71,31 @@ pub struct Batch<T> {
     after: u64,
     lifetime: Duration,
     deadline: Option<Instant>,
+    generation: Option<u64>,
+    asks: Asks,
+}
+
+/// What a [`Batch`] asks of the far end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Asks {
+    /// To apply its records.
+    Apply,
+    /// The last number that it has of the lane, 0 if it has none: [`Applied::reached`]. The batch holds no
+    /// records.
+    Reached,
+    /// How far it has the lane, and on how many replicas that is: [`Applied::confirmed`]. It is to wait until
+    /// those are `replicas`, for `timeout` at most. The batch holds no records.
+    Confirm {
+        /// How many are wanted.
+        replicas: u32,
+        /// How long they have.
+        timeout: Duration,
+        /// They, and the far end itself, are to have it on disk.
+        on_disk: bool,
+    },
+    /// To forget the lane, which is done with. The batch holds no records.
+    End,
 }
 
 impl<T> Batch<T> {
@@ -89,12 +112,17 @@ impl<T> Batch<T> {
             after: 0,
             lifetime: Duration::ZERO,
             deadline: None,
+            generation: None,
+            asks: Asks::Apply,
         }
     }
 
-    /// The last word of a lane that is done with: the far end may forget it. Holds no records.
-    pub(super) fn end(lane: LaneId, queue: Arc<str>) -> Self {
-        Self::new(lane, queue, 1, Vec::new())
+    /// A question about a lane, or the last word to it. Holds no records.
+    pub(super) fn question(lane: LaneId, queue: Arc<str>, asks: Asks) -> Self {
+        Self {
+            asks,
+            ..Self::new(lane, queue, 1, Vec::new())
+        }
     }
 
     pub(super) fn with_spent(mut self, spent: Vec<usize>) -> Self {
@@ -116,6 +144,19 @@ impl<T> Batch<T> {
 
     pub(super) fn with_deadline(mut self, deadline: Option<Instant>) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Only for the server that is reached over this connection.
+    pub(super) fn with_generation(mut self, generation: Option<u64>) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// What there is up to `number`, which is in it.
+    pub(super) fn until(mut self, number: u64) -> Self {
+        let done = (number + 1).saturating_sub(self.origin) as usize;
+        self.range.end = self.range.end.min(done);
         self
     }
 
@@ -146,16 +187,20 @@ impl<T> Batch<T> {
         self.origin + self.range.end as u64 - 1
     }
 
-    /// Whether this is the last word of a lane that is done with: it holds no records, and the far end
-    /// may forget the lane.
-    pub fn ends_lane(&self) -> bool {
-        self.range.is_empty()
+    /// What the far end is to do. One that is not [`Asks::Apply`] holds no records.
+    pub fn asks(&self) -> Asks {
+        self.asks
     }
 
-    /// How many records, those to be skipped included. 0 only if it [ends](Self::ends_lane) its lane.
+    /// Whether this is the last word of a lane that is done with: the far end may forget it.
+    pub fn ends_lane(&self) -> bool {
+        self.asks == Asks::End
+    }
+
+    /// How many records, those to be skipped included. 0 only if it [asks](Self::asks) something else.
     #[allow(
         clippy::len_without_is_empty,
-        reason = "ends_lane says what an empty one is for"
+        reason = "asks says what an empty one is for"
     )]
     pub fn len(&self) -> usize {
         self.range.len()
@@ -194,6 +239,12 @@ impl<T> Batch<T> {
         self.after
     }
 
+    /// The number of the connection that it is for alone, if there is one: see
+    /// [`RedisCall::with_generation`](crate::RedisCall::with_generation).
+    pub fn generation(&self) -> Option<u64> {
+        self.generation
+    }
+
     /// How long Redis is to remember the lane's last number from now on.
     pub fn lifetime(&self) -> Duration {
         self.lifetime
@@ -230,6 +281,8 @@ impl<T> Clone for Batch<T> {
             after: self.after,
             lifetime: self.lifetime,
             deadline: self.deadline,
+            generation: self.generation,
+            asks: self.asks,
         }
     }
 }
@@ -258,80 +311,6 @@ impl<T> Request for Batch<T> {
 
     fn deadline(&self) -> Option<Instant> {
         self.deadline
-    }
-}
-
-/// What became of a [`Batch`].
-#[derive(Debug)]
-#[must_use]
-pub struct Applied {
-    pub(super) outcome: Outcome,
-    pub(super) duplicates: u64,
-}
-
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// Every record is in.
-    All,
-    /// Those up to `through` are in; the next one met `error`, which is not its fault.
-    Stopped { through: u64, error: Error },
-    /// Those up to `through` are in; the far end will never take the next `count`.
-    Refused {
-        through: u64,
-        count: u64,
-        error: Error,
-    },
-    /// Nothing was done: the far end knows this lane only up to `last`.
-    Gap { last: u64 },
-}
-
-impl Applied {
-    /// Every record is in, or was before.
-    pub fn all() -> Self {
-        Self {
-            outcome: Outcome::All,
-            duplicates: 0,
-        }
-    }
-
-    /// The records up to number `through` are in; the next one met `error`, which was not its fault,
-    /// and nothing after it was tried.
-    pub fn stopped(through: u64, error: Error) -> Self {
-        Self {
-            outcome: Outcome::Stopped { through, error },
-            ..Self::all()
-        }
-    }
-
-    /// The records up to number `through` are in; the next `count` will never be taken, because of
-    /// `error`, and nothing after them was tried.
-    ///
-    /// They must not be marked as done at the far end: they are parked first, and only the batch
-    /// after them moves on. A crash in between meets them again.
-    pub fn refused(through: u64, count: u64, error: Error) -> Self {
-        Self {
-            outcome: Outcome::Refused {
-                through,
-                count: count.max(1),
-                error,
-            },
-            ..Self::all()
-        }
-    }
-
-    /// Nothing was done, since the far end has this lane only up to number `last`, which is less than
-    /// [`Batch::after`].
-    pub fn gap(last: u64) -> Self {
-        Self {
-            outcome: Outcome::Gap { last },
-            ..Self::all()
-        }
-    }
-
-    /// How many of the records an earlier try had landed.
-    pub fn with_duplicates(mut self, duplicates: u64) -> Self {
-        self.duplicates = duplicates;
-        self
     }
 }
 

@@ -87,6 +87,7 @@
 //! # }
 //! ```
 
+mod applied;
 mod audit;
 mod batch;
 mod chunk;
@@ -112,6 +113,7 @@ mod shared;
 mod slots;
 pub mod stopped;
 mod store;
+mod tail;
 mod usage;
 
 use std::{
@@ -131,8 +133,9 @@ use tokio_util::sync::CancellationToken;
 #[cfg_attr(docsrs, doc(cfg(feature = "encrypt")))]
 pub use self::crypt::{InvalidKey, Key, Keys};
 pub use self::{
+    applied::Applied,
     audit::{LaneLoss, Recovery},
-    batch::{Applied, Batch, Place, Receipt, Spoolable, Undecodable},
+    batch::{Asks, Batch, Place, Receipt, Spoolable, Undecodable},
     chunk::{LaneId, Parked},
     commit::Durability,
     crypt::KeyProblem,
@@ -144,6 +147,7 @@ pub use self::{
     readiness::Readiness,
     service::Spooling,
     slots::SpoolDir,
+    tail::TailOptions,
 };
 use self::{shared::Shared, slots::Adoption};
 use crate::{

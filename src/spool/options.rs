@@ -9,8 +9,9 @@ use super::{
     commit::Durability,
     crypt::Keys,
     limits::{LEAST_BYTES, Limits, MaxAge, Overflow, QueueLimits, WhenOld},
+    tail::TailOptions,
 };
-use crate::metrics::SpoolMetrics;
+use crate::{metrics::SpoolMetrics, replicas::Replicas};
 
 /// Settings of a [`Spool`](super::Spool).
 ///
@@ -37,6 +38,7 @@ use crate::metrics::SpoolMetrics;
 /// - lane lifetime in Redis: 7 days
 /// - encryption: none
 /// - replay: [`Replay::default`]
+/// - tail: [`TailOptions::default`]
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SpoolOptions {
@@ -67,6 +69,8 @@ pub struct SpoolOptions {
     pub(super) lane_lifetime: Duration,
     pub(super) replay: Replay,
     pub(super) recoveries: Option<watch::Receiver<u64>>,
+    pub(super) replicas: Option<Replicas>,
+    pub(super) tail: Option<TailOptions>,
     pub(super) keys: Option<Keys>,
     pub(super) metrics: SpoolMetrics,
 }
@@ -105,6 +109,8 @@ impl SpoolOptions {
             lane_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
             replay: Replay::default(),
             recoveries: None,
+            replicas: None,
+            tail: Some(TailOptions::default()),
             keys: None,
             metrics: SpoolMetrics::default(),
         }
@@ -304,6 +310,21 @@ impl SpoolOptions {
         self
     }
 
+    /// What is known of the replicas, such as [`Connection::replicas`](crate::connect::Connection::replicas):
+    /// what they lack is kept, and sent again if Redis loses it. Default: nothing is known, and nothing is
+    /// kept.
+    pub fn with_replicas(mut self, replicas: Replicas) -> Self {
+        self.replicas = Some(replicas);
+        self
+    }
+
+    /// How much is kept of what Redis has acknowledged and its replicas lack. `None`: nothing, and what a
+    /// failover loses is counted and no more.
+    pub fn with_tail(mut self, tail: impl Into<Option<TailOptions>>) -> Self {
+        self.tail = tail.into();
+        self
+    }
+
     /// Encrypts what is on disk: see [`Keys`]. Default: it is not encrypted, and the directory's mode keeps
     /// other users out.
     ///
@@ -355,6 +376,46 @@ pub enum Ack {
     Primary,
     /// When the disk has acknowledged it, always (write-ahead). Delivery follows.
     Spooled,
+    /// When Redis and as many of its replicas have acknowledged it (WAIT); once `timeout` has passed, when
+    /// Redis has, and the disk, which keeps it until the replicas have it.
+    Replicated {
+        /// How many replicas, at least 1.
+        replicas: u32,
+        /// How long they have, from 1 ms to an hour.
+        timeout: Duration,
+    },
+    /// As `Replicated`, and both Redis and the replicas have it on disk (WAITAOF). Needs Redis 7.2 with
+    /// `appendonly yes` on all of them; without it every job takes the `timeout` and goes to the local disk.
+    ReplicatedOnDisk {
+        /// How many replicas, at least 1.
+        replicas: u32,
+        /// How long they have, from 1 ms to an hour.
+        timeout: Duration,
+    },
+}
+
+/// What a receipt waits for, beside Redis itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Confirmation {
+    pub(super) replicas: u32,
+    pub(super) timeout: Duration,
+    pub(super) on_disk: bool,
+}
+
+impl Ack {
+    pub(super) fn confirmation(self) -> Option<Confirmation> {
+        let (replicas, timeout, on_disk) = match self {
+            Self::Replicated { replicas, timeout } => (replicas, timeout, false),
+            Self::ReplicatedOnDisk { replicas, timeout } => (replicas, timeout, true),
+            Self::Primary | Self::Spooled => return None,
+        };
+        let hour = Duration::from_secs(3600);
+        Some(Confirmation {
+            replicas: replicas.max(1),
+            timeout: timeout.clamp(Duration::from_millis(1), hour),
+            on_disk,
+        })
+    }
 }
 
 /// How fast what waits on disk is sent once Redis is back.

@@ -315,9 +315,9 @@ impl<T: Spoolable> Replay<T> {
         }
     }
 
-    /// Redis knows the earlier run's lane only up to `last`. Says how many records it has lost.
-    pub(super) fn older_lost_after(&mut self, last: u64) -> u64 {
-        let Some(older) = self.older.front_mut() else {
+    /// Redis knows this lane of an earlier run only up to `last`. Says how many records it has lost.
+    pub(super) fn older_lost_after(&mut self, lane: LaneId, last: u64) -> u64 {
+        let Some(older) = self.older.front_mut().filter(|older| older.lane == lane) else {
             return 0;
         };
         let lost = older.acknowledged.saturating_sub(last);

@@ -1,8 +1,8 @@
 //! What the handles and the tasks of one spool have in common, and the table of its queues.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
 };
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use super::{
     queue::{Control, Handle, Queue},
     replay::Older,
     slots::{Opened, Place},
+    tail::queue_of,
     usage::Usage,
 };
 use crate::error::{Error, ErrorKind, NOT_DONE};
@@ -31,6 +32,8 @@ pub(super) struct Shared<T> {
     pub(super) usage: Usage,
     /// Units of [`MEMORY_UNIT`] bytes.
     pub(super) memory: Semaphore,
+    /// Bytes in memory that Redis has acknowledged and its replicas may lack, of all queues.
+    pub(super) tail_bytes: Arc<AtomicUsize>,
     way_out: OnceLock<WayOut<T>>,
     queues: ArcSwap<HashMap<Arc<str>, Arc<Handle<T>>>>,
     /// Held while a queue is added, never over an await.
@@ -46,6 +49,8 @@ struct Adding {
     closed: bool,
     /// What waits on disk for its queue's task to start: the queue's name, and a lane of it.
     left: Vec<(Arc<str>, Older)>,
+    /// What Redis had acknowledged of a queue, and its replicas may have lacked.
+    tails: Vec<(Arc<str>, Older)>,
 }
 
 /// Records are counted against the memory bound in these.
@@ -64,17 +69,27 @@ impl<T: Spoolable> Shared<T> {
         let limit_parked = options.max_parked.try_into().unwrap_or(i64::MAX);
         options.metrics.limit_parked.set(limit_parked);
         let memory = Semaphore::new(options.max_memory / MEMORY_UNIT);
+        let (mut tails, mut waiting) = (Vec::new(), Vec::new());
+        for (name, lane) in left.lanes.into_iter().map(older) {
+            match queue_of(&name) {
+                Some(queue) => tails.push((queue.into(), lane)),
+                None => waiting.push((name, lane)),
+            }
+        }
+        let left = waiting;
         Self {
             options,
             disk,
             place,
             usage,
             memory,
+            tail_bytes: Arc::default(),
             way_out: OnceLock::new(),
             queues: ArcSwap::default(),
             adding: Mutex::new(Adding {
                 closed: false,
-                left: left.lanes.into_iter().map(older).collect(),
+                left,
+                tails,
             }),
             oldest: Mutex::default(),
             unparking: Semaphore::new(1),
@@ -88,7 +103,10 @@ impl<T: Spoolable> Shared<T> {
         if self.way_out.set(way_out).is_err() {
             return false;
         }
-        let left = |adding: &Adding| adding.left.iter().map(|(queue, _)| queue.clone()).collect();
+        let left = |adding: &Adding| {
+            let lanes = adding.left.iter().chain(&adding.tails);
+            lanes.map(|(queue, _)| queue.clone()).collect()
+        };
         let names: Vec<Arc<str>> = left(&self.adding.lock());
         for name in names {
             // More queues than allowed may have been left: they are replayed all the same.
@@ -129,15 +147,12 @@ impl<T: Spoolable> Shared<T> {
                 "there are {most} queues already; raise SpoolOptions::with_max_queues if that is meant"
             )));
         }
-        let (of_queue, others): (Vec<_>, Vec<_>) = std::mem::take(&mut adding.left)
-            .into_iter()
-            .partition(|(queue, _)| &**queue == name);
-        adding.left = others;
-        let of_queue = of_queue.into_iter().map(|(_, lane)| lane).collect();
+        let left = take_of(&mut adding.left, name);
+        let tails = take_of(&mut adding.tails, name);
         let name: Arc<str> = name.into();
         // A queue has a timer, and whoever calls may be outside the runtime.
         let runtime = self.runtime.enter();
-        let handle = Arc::new(Queue::open(self.clone(), name.clone(), of_queue));
+        let handle = Arc::new(Queue::open(self.clone(), name.clone(), left, tails));
         drop(runtime);
         let mut queues = (*queues).clone();
         queues.insert(name, handle.clone());
@@ -247,6 +262,14 @@ impl<T> Shared<T> {
 /// Shut down, or about to be; nothing was sent.
 pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, NOT_DONE)
+}
+
+/// Takes the lanes of `queue` out, in order.
+fn take_of(lanes: &mut Vec<(Arc<str>, Older)>, queue: &str) -> VecDeque<Older> {
+    let all = std::mem::take(lanes).into_iter();
+    let (of_queue, others): (Vec<_>, Vec<_>) = all.partition(|(name, _)| &**name == queue);
+    *lanes = others;
+    of_queue.into_iter().map(|(_, lane)| lane).collect()
 }
 
 fn older(left: LeftLane) -> (Arc<str>, Older) {

@@ -107,7 +107,8 @@ impl Builder {
         let options = self
             .spool
             .with_metrics(metrics.spool)
-            .with_recoveries(recovery.signal());
+            .with_recoveries(recovery.signal())
+            .with_replicas(connection.replicas());
         let spool = Spool::open(options).await?;
         let retry = RetryLayer::new(self.retry).with_metrics(metrics.retry);
 

@@ -22,9 +22,7 @@ use super::deployment::{Endpoint, SentinelGroup};
 /// What the links, the search and whoever asks for the state of things share.
 pub(super) struct Sentinels {
     master: Arc<str>,
-    /// Whether the master and its replicas speak TLS.
     tls: bool,
-    /// Whether the sentinels do.
     sentinel_tls: bool,
     poll: Duration,
     beliefs: watch::Sender<Beliefs>,
@@ -77,6 +75,16 @@ impl Sentinels {
         let beliefs = self.beliefs.borrow();
         let is_unknown = beliefs.silence(0) == Some(super::Trouble::UnknownMaster);
         is_unknown.then(|| beliefs.other_names())
+    }
+
+    /// The replicas that the sentinels call healthy, if anybody wants to know.
+    pub(super) fn replicas(&self) -> watch::Receiver<Vec<Endpoint>> {
+        self.replicas.subscribe()
+    }
+
+    /// Whether the master and its replicas speak TLS.
+    pub(super) fn tls(&self) -> bool {
+        self.tls
     }
 
     /// What the sentinels call the master.

@@ -54,6 +54,8 @@ pub(super) struct Lane {
     next: u64,
     acknowledged: u64,
     sending: bool,
+    /// Nothing may be sent before something else has been.
+    held_up: bool,
     /// In order.
     returned: VecDeque<Span>,
     appending: Option<Span>,
@@ -69,6 +71,7 @@ impl Lane {
             next: 1,
             acknowledged: 0,
             sending: false,
+            held_up: false,
             returned: VecDeque::new(),
             appending: None,
             disk: None,
@@ -120,7 +123,7 @@ impl Lane {
 
     /// What may be sent, with `gathered` records in memory.
     pub(super) fn may_send(&self, gathered: usize) -> Send {
-        if self.sending {
+        if self.sending || self.held_up {
             Send::Nothing
         } else if self.is_direct() {
             if gathered > 0 {
@@ -152,7 +155,7 @@ impl Lane {
         } else if self.write_ahead {
             Append::Gathered
         } else if self.is_direct() || (few && self.sending && !self.older) {
-            if self.sending && overdue {
+            if (self.sending || self.held_up) && overdue {
                 Append::Gathered
             } else {
                 Append::Nothing
@@ -175,6 +178,11 @@ impl Lane {
     /// A request is on its way.
     pub(super) fn sending(&mut self) {
         self.sending = true;
+    }
+
+    /// Whether something else has to be sent before anything of this.
+    pub(super) fn hold_up(&mut self, held_up: bool) {
+        self.held_up = held_up;
     }
 
     /// The request is over.
@@ -252,6 +260,9 @@ impl Lane {
 
     /// Starts over with number 1, for a lane with a new id. Only while [idle](Self::is_idle).
     pub(super) fn renew(&mut self) {
-        *self = Self::new(self.write_ahead, false);
+        *self = Self {
+            held_up: self.held_up,
+            ..Self::new(self.write_ahead, false)
+        };
     }
 }

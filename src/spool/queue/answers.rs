@@ -35,13 +35,17 @@ impl<T: Spoolable> Queue<T> {
         self.give_back(memory);
     }
 
-    /// Answers each waiter by itself, for a batch in which some records have expired.
-    pub(super) fn answer_some_expired(
+    /// Answers those who wait for the first records of `batch`, of which some may have expired.
+    pub(super) fn answer_batch(
         &self,
         batch: &Batch<T>,
         done: VecDeque<Waiter>,
+        place: Place,
         now: Instant,
     ) {
+        if !batch.has_spent() {
+            return self.answer(done, batch.first(), place, now);
+        }
         for (number, waiter) in (batch.first()..).zip(done) {
             let one = VecDeque::from([waiter]);
             if batch.is_spent(number) {
@@ -49,7 +53,7 @@ impl<T: Spoolable> Queue<T> {
                     Error::new(ErrorKind::Expired, crate::error::NOT_DONE)
                 });
             } else {
-                self.answer(one, number, Place::Delivered, now);
+                self.answer(one, number, place, now);
             }
         }
     }

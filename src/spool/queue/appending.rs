@@ -46,6 +46,9 @@ impl<T: Spoolable> Queue<T> {
         while self.appending.is_none() {
             let gathered = self.intake.gathered();
             let overdue = gathered.is_some_and(|(_, since)| self.overdue_at(since) <= now);
+            // What waits for a pass that cannot go on for now need not wait for it in memory.
+            let stuck = self.keeping.is_in_pass() && self.keeping.pace.wait_until(now).is_some();
+            let overdue = overdue || stuck;
             let count = gathered.map_or(0, |(count, _)| count);
             let few = self.replay.is_last_in_flight(&self.lane);
             let append = match self.lane.may_append(count, overdue, few) {

@@ -14,6 +14,7 @@ pub(super) struct Losses {
     oldest: Episode,
     newest: Episode,
     expired: Episode,
+    given_up: Episode,
     /// The lane at the front that is old and is kept, once that has been told.
     old: Option<LaneId>,
     /// When the front will be old.
@@ -23,7 +24,7 @@ pub(super) struct Losses {
 impl Losses {
     /// When there is something to do that time alone brings about.
     pub(super) fn due(&self) -> Option<Instant> {
-        let episodes = [&self.oldest, &self.newest, &self.expired];
+        let episodes = [&self.oldest, &self.newest, &self.expired, &self.given_up];
         let told = episodes.into_iter().filter_map(Episode::due);
         told.chain(self.due).min()
     }
@@ -43,6 +44,18 @@ impl Losses {
         if let Some(expired) = self.expired.take(now) {
             tracing::warn!(queue, expired, "records on disk have expired");
         }
+        if let Some(given_up) = self.given_up.take(now) {
+            tracing::warn!(
+                queue,
+                given_up,
+                "replicas lack records for which there is no more room: a failover would lose them"
+            );
+        }
+    }
+
+    /// So many records are no longer kept although replicas may lack them.
+    pub(super) fn note_given_up(&mut self, records: u64) {
+        self.given_up.note(records);
     }
 }
 

@@ -7,10 +7,15 @@
 mod answers;
 mod appending;
 mod changed;
+mod confirming;
+mod keeping;
 mod losses;
+mod repairing;
 mod sending;
+mod spilling;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 use std::{
     collections::VecDeque,
@@ -26,9 +31,15 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use self::{changed::Changed, losses::Losses};
+use self::{
+    changed::Changed,
+    confirming::Confirming,
+    keeping::{AsOf, Keeping},
+    losses::Losses,
+};
 use super::{
-    Applied, Batch, LaneId, Spoolable,
+    Applied, Asks, Batch, LaneId, Spoolable,
+    chunk::Held,
     driver::Driver,
     error::StoreError,
     intake::{Intake, Waiter},
@@ -40,11 +51,7 @@ use super::{
     shared::Shared,
     usage::Slot,
 };
-use crate::{
-    classify::{Class, Landed, Verdict},
-    error::{Error, ErrorKind},
-    metrics::QueueMetrics,
-};
+use crate::{error::Error, metrics::QueueMetrics};
 
 /// What others ask of a queue's task.
 #[derive(Debug)]
@@ -106,6 +113,8 @@ pub(super) struct Queue<T> {
     /// How often others have been let go first since the last batch.
     waits: u8,
     losses: Losses,
+    keeping: Keeping<T>,
+    confirming: Confirming<T>,
     /// The room of dropped records is kept for the first that returned.
     holds: bool,
 }
@@ -121,6 +130,7 @@ struct Outgoing<T> {
 struct Sending<T> {
     batch: Batch<T>,
     from: From,
+    sent: AsOf,
     /// The service has let the batch's deadline pass by far, and is not waited for any longer.
     give_up: Instant,
     answer: BoxFuture<'static, Result<Applied, Error>>,
@@ -129,6 +139,8 @@ struct Sending<T> {
 enum From {
     Memory(VecDeque<Waiter>),
     Disk(Sent),
+    /// It is a step of a pass over the tail.
+    Tail,
 }
 
 struct Appending {
@@ -143,6 +155,10 @@ struct Appending {
 enum Event {
     Sent(Result<Applied, Error>),
     Appended(Result<(), StoreError>),
+    Spilled(Result<(), StoreError>),
+    TailRead(Result<Vec<Held>, StoreError>),
+    Confirmed(Result<Applied, Error>),
+    Replicas,
     Replay,
     Arrived,
     Freed,
@@ -157,6 +173,7 @@ impl<T: Spoolable> Queue<T> {
         shared: Arc<Shared<T>>,
         name: Arc<str>,
         older: VecDeque<Older>,
+        tails: VecDeque<Older>,
     ) -> Handle<T> {
         let options = &shared.options;
         let home = shared.runtime().clone();
@@ -167,8 +184,9 @@ impl<T: Spoolable> Queue<T> {
         let id = LaneId::fresh_after(older.iter().map(|older| older.lane));
         let limits = options.limits_of(&name);
         let slot = shared.usage.open(&name, &limits);
-        let records = older.iter().map(|older| older.records).sum();
-        let bytes = older.iter().map(|older| older.bytes).sum();
+        let left = || older.iter().chain(&tails);
+        let records = left().map(|older| older.records).sum();
+        let bytes = left().map(|older| older.bytes).sum();
         shared.usage.assign(slot, records, bytes);
         let queue = Self {
             limits,
@@ -196,6 +214,8 @@ impl<T: Spoolable> Queue<T> {
             hard: false,
             waits: 0,
             losses: Losses::default(),
+            keeping: Keeping::new(&shared, tails),
+            confirming: Confirming::new(options.ack.confirmation()),
             holds: false,
             name,
             shared,
@@ -245,7 +265,11 @@ impl<T: Spoolable> Queue<T> {
 
     /// Nothing in memory, nothing on disk.
     fn is_settled(&self) -> bool {
-        self.lane.is_idle() && !self.replay.is_parking() && self.intake.gathered().is_none()
+        self.lane.is_idle()
+            && self.confirming.is_idle()
+            && self.keeping.left.is_empty()
+            && !self.replay.is_parking()
+            && self.intake.gathered().is_none()
     }
 
     fn is_over(&self) -> bool {
@@ -253,19 +277,26 @@ impl<T: Spoolable> Queue<T> {
             && self.sending.is_none()
             && self.returned.is_empty()
             && self.appending.is_none()
+            && self.keeping.spilling.is_none()
+            && self.confirming.is_idle()
             && !self.replay.is_parking();
         self.closing.is_some() && (self.is_settled() || (self.hard && nothing_in_memory))
     }
 
     /// The last word to Redis.
     pub(super) async fn end(mut self) {
+        let deadline = self.closing.as_ref().map(|(deadline, _)| *deadline);
+        self.end_tail(deadline.unwrap_or_else(Instant::now)).await;
+        // The next run asks for a lane of which it finds a tail.
+        let leaves_tail = self.keeping.spills() && !self.keeping.tail.is_empty();
         if self.is_settled()
             && self.lane.acknowledged() > 0
             && !self.ambiguous
+            && !leaves_tail
             && self.is_off_the_disk().await
         {
             // Nothing can come late any more, so Redis may forget the lane.
-            let end = Batch::end(self.id, self.name.clone());
+            let end = Batch::question(self.id, self.name.clone(), Asks::End);
             let _ = tokio::time::timeout(self.shared.options.spool_after, self.send(end)).await;
         }
         self.move_state(None);
@@ -287,6 +318,9 @@ impl<T: Spoolable> Queue<T> {
     /// would pass unnoticed.
     fn start(&mut self, now: Instant, cx: &Context<'_>) {
         self.on_time(now);
+        self.keep(now);
+        self.release_overdue(now);
+        self.start_confirm(now);
         if self.replay.promote() {
             self.lane.adopted();
         }
@@ -312,6 +346,9 @@ impl<T: Spoolable> Queue<T> {
         {
             return Poll::Ready(Event::Appended(answer));
         }
+        if let Some(event) = self.poll_tail(cx) {
+            return Poll::Ready(event);
+        }
         if self.replay.poll(cx).is_ready() {
             return Poll::Ready(Event::Replay);
         }
@@ -332,55 +369,22 @@ impl<T: Spoolable> Queue<T> {
         self.timer.as_mut().poll(cx).map(|()| Event::Time)
     }
 
-    /// Sets the timer to the next moment at which time alone changes something.
-    fn arm(&mut self, now: Instant) {
-        let gathered = self.intake.gathered().map(|(_, since)| {
-            let overdue = self.overdue_at(since);
-            if overdue > now {
-                overdue
-            } else {
-                since + self.shared.options.disk_timeout
-            }
-        });
-        // Those who arrive behind a request do not call.
-        let behind = self.sending.as_ref().map(|_| self.overdue_at(now));
-        let moments = [
-            gathered.or(behind),
-            self.pace.wait_until(now),
-            self.sending.as_ref().map(|sending| sending.give_up),
-            self.appending
-                .as_ref()
-                .filter(|a| !a.waiters.is_empty())
-                .map(|a| a.give_up),
-            self.returned
-                .front()
-                .and_then(|returned| self.give_up_at(returned)),
-            self.returned
-                .front()
-                .and_then(|returned| returned.waiters.front())
-                .map(|waiter| waiter.since + self.shared.options.disk_timeout),
-            self.closing
-                .as_ref()
-                .filter(|_| !self.hard)
-                .map(|(deadline, _)| *deadline),
-            self.losses.due(),
-        ];
-        let far = now + Duration::from_secs(3600);
-        let next = moments
-            .into_iter()
-            .flatten()
-            .filter(|at| *at > now)
-            .min()
-            .unwrap_or(far);
-        // An early wake costs a turn of the loop; moving the timer at each batch costs more.
-        let armed = self.timer.deadline();
-        if armed <= now || next < armed {
-            self.timer.as_mut().reset(next);
+    fn poll_tail(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        if let Some(spilling) = &mut self.keeping.spilling
+            && let Poll::Ready(answer) = spilling.poll(cx)
+        {
+            return Some(Event::Spilled(answer));
         }
-    }
-
-    fn overdue_at(&self, since: Instant) -> Instant {
-        since + self.shared.options.spool_after
+        if let Some(reading) = &mut self.keeping.reading
+            && let Poll::Ready(read) = reading.as_mut().poll(cx)
+        {
+            return Some(Event::TailRead(read));
+        }
+        if let Poll::Ready(answer) = self.confirming.poll(cx) {
+            return Some(Event::Confirmed(answer));
+        }
+        let changed = self.keeping.poll_changed(cx);
+        changed.is_ready().then_some(Event::Replicas)
     }
 
     // ===== taking note =====
@@ -389,9 +393,16 @@ impl<T: Spoolable> Queue<T> {
         match event {
             Event::Sent(answer) => self.on_sent(answer, now),
             Event::Appended(answer) => self.on_appended(answer, now),
+            Event::Spilled(answer) => self.on_spilled(&answer, now),
+            Event::TailRead(read) => self.on_tail_read(read, now),
+            Event::Confirmed(answer) => self.on_confirmed(answer, now),
+            Event::Replicas => self.on_replicas(),
             Event::Replay => self.on_replay(now),
             Event::Arrived | Event::Freed => {}
-            Event::Recovered => self.pace.recovered(now, rand::random()),
+            Event::Recovered => {
+                self.pace.recovered(now, rand::random());
+                self.keeping.pace.recovered(now, rand::random());
+            }
             Event::Control(Some(Control::Adopt(lane))) => {
                 let usage = &self.shared.usage;
                 usage.assign(self.slot, lane.records, lane.bytes);
@@ -413,59 +424,6 @@ impl<T: Spoolable> Queue<T> {
             }
             // The next start looks at the time.
             Event::Time => {}
-        }
-    }
-
-    fn on_time(&mut self, now: Instant) {
-        if self
-            .closing
-            .as_ref()
-            .is_some_and(|(deadline, _)| *deadline <= now)
-            && !self.hard
-        {
-            self.hard = true;
-            self.recall();
-        }
-        if self
-            .sending
-            .as_ref()
-            .is_some_and(|sending| sending.give_up <= now)
-        {
-            self.recall();
-            self.replay.rewind();
-            self.pace.failed(None, now, rand::random());
-        }
-        let hung = match &mut self.appending {
-            Some(appending) if appending.give_up <= now => std::mem::take(&mut appending.waiters),
-            _ => return,
-        };
-        // The record may get to disk yet, and is delivered if it does.
-        let slow = |landed| {
-            Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, landed))
-                .with_cause("the disk has not answered in time")
-        };
-        self.refuse(hung, || slow(Landed::Maybe));
-        while self.returned.front().is_some_and(|behind| {
-            let first = behind.waiters.front();
-            first.is_some_and(|first| first.since + self.shared.options.disk_timeout <= now)
-        }) {
-            self.lane.take_returned();
-            if let Some(Outgoing {
-                waiters, failure, ..
-            }) = self.returned.pop_front()
-            {
-                let landed = failure.map_or(Landed::No, |failure| failure.verdict().landed);
-                self.refuse(waiters, || slow(landed));
-            }
-        }
-        while self
-            .intake
-            .gathered()
-            .is_some_and(|(_, since)| since + self.shared.options.disk_timeout <= now)
-        {
-            let (records, waiters) = self.intake.take(self.shared.options.max_batch_records, 1);
-            drop(records);
-            self.refuse(waiters.into(), || slow(Landed::No));
         }
     }
 

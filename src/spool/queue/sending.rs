@@ -10,12 +10,13 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::{From, Outgoing, Queue, Sending, unix_ms};
+use super::{From, Outgoing, Queue, Sending, keeping::AsOf, unix_ms};
 use crate::{
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
     spool::{
-        Applied, Batch, LaneId, Parked, Place, Spoolable, batch::Outcome, lane::Send, replay::Sent,
+        Applied, Batch, LaneId, Parked, Place, Spoolable, applied::Outcome, lane::Send,
+        replay::Sent,
     },
 };
 
@@ -23,6 +24,9 @@ impl<T: Spoolable> Queue<T> {
     pub(super) fn start_send(&mut self, now: Instant, cx: &Context<'_>) {
         if self.sending.is_some() || self.hard {
             return;
+        }
+        if self.keeping.is_in_pass() {
+            return self.start_step(now);
         }
         let gathered = self.intake.gathered().map_or(0, |(count, _)| count);
         match self.lane.may_send(gathered) {
@@ -85,18 +89,23 @@ impl<T: Spoolable> Queue<T> {
         let patience = match from {
             From::Memory(_) => options.spool_after,
             // Nobody waits for these, and who is in a hurry with a record still wants it delivered.
-            From::Disk(_) => options.spool_after.max(REPLAY_PATIENCE),
+            From::Disk(_) | From::Tail => options.spool_after.max(REPLAY_PATIENCE),
         };
         let time = SystemTime::now();
         let spent = batch.places(|record| record.expires_at().is_some_and(|at| at <= time));
-        let batch = batch.with_spent(spent).with_deadline(Some(now + patience));
-        self.metrics.batch_records.observe(batch.len() as f64);
+        let mut batch = batch.with_spent(spent).with_deadline(Some(now + patience));
+        if !matches!(from, From::Tail) {
+            let only = self.keeping.only_over(batch.lane());
+            batch = batch.with_generation(only);
+            self.metrics.batch_records.observe(batch.len() as f64);
+        }
         let answer = self.send(batch.clone());
         self.lane.sending();
         let give_up = now + patience + self.shared.options.disk_timeout;
         self.sending = Some(Sending {
             batch,
             from,
+            sent: self.keeping.as_of(),
             give_up,
             answer,
         });
@@ -122,6 +131,9 @@ impl<T: Spoolable> Queue<T> {
             return;
         };
         self.lane.sent();
+        if matches!(from, From::Tail) {
+            return;
+        }
         self.ambiguous = true;
         if let From::Memory(waiters) = from {
             let failure = Error::new(
@@ -138,7 +150,7 @@ impl<T: Spoolable> Queue<T> {
 
     pub(super) fn on_sent(&mut self, answer: Result<Applied, Error>, now: Instant) {
         let Some(Sending {
-            batch, mut from, ..
+            batch, from, sent, ..
         }) = self.sending.take()
         else {
             return;
@@ -158,13 +170,16 @@ impl<T: Spoolable> Queue<T> {
                 0,
             ),
         };
+        if matches!(from, From::Tail) {
+            return self.on_step(&batch, &sent, outcome, duplicates, now);
+        }
         self.metrics.duplicates.inc_by(duplicates);
         match outcome {
             Outcome::All => {
-                self.settle(&batch, batch.last(), &mut from, now);
+                self.settle(&batch, batch.last(), from, &sent, now);
             }
             Outcome::Stopped { through, error } => {
-                self.settle(&batch, through, &mut from, now);
+                let from = self.settle(&batch, through, from, &sent, now);
                 if let Some(rest) = batch.rest(through) {
                     self.on_failed(rest, from, error, now);
                 }
@@ -174,7 +189,7 @@ impl<T: Spoolable> Queue<T> {
                 count,
                 error,
             } => {
-                self.settle(&batch, through, &mut from, now);
+                let from = self.settle(&batch, through, from, &sent, now);
                 let until = (through + count).min(batch.last());
                 match from {
                     From::Memory(mut waiters) => {
@@ -185,13 +200,28 @@ impl<T: Spoolable> Queue<T> {
                         }
                     }
                     From::Disk(sent) => self.park(&batch, through + 1, until, sent, &error, now),
+                    From::Tail => {}
+                }
+            }
+            Outcome::Gap { last } if self.keeping.hears() => {
+                self.on_reached(batch.lane(), last, &sent);
+                // The others are asked for, too; and what is missing goes first.
+                self.keeping.passed = None;
+                match from {
+                    From::Memory(waiters) => self.put_back(Outgoing {
+                        batch,
+                        waiters,
+                        failure: None,
+                    }),
+                    _ => self.replay.rewind(),
                 }
             }
             Outcome::Gap { last } => {
                 let lost = match &from {
-                    From::Memory(_) => self.lane.lost_after(last),
-                    From::Disk(sent) if sent.is_older() => self.replay.older_lost_after(last),
-                    From::Disk(_) => self.lane.lost_after(last),
+                    From::Disk(sent) if sent.is_older() => {
+                        self.replay.older_lost_after(batch.lane(), last)
+                    }
+                    _ => self.lane.lost_after(last),
                 };
                 self.metrics.lost_by_redis.inc_by(lost);
                 tracing::error!(
@@ -200,13 +230,29 @@ impl<T: Spoolable> Queue<T> {
                 );
                 self.dispatch(batch.with_after(last), from, now);
             }
+            // No batch of records asks for these.
+            Outcome::Reached { .. } | Outcome::Confirmed { .. } => {
+                let error = Error::new(
+                    ErrorKind::Foreign,
+                    Verdict::new(Class::Permanent, Landed::Maybe),
+                );
+                let error = error.with_cause("the answer is not one to a batch of records");
+                self.on_failed(batch, from, error, now);
+            }
         }
     }
 
-    /// The records up to `through` are in Redis.
-    pub(super) fn settle(&mut self, batch: &Batch<T>, through: u64, from: &mut From, now: Instant) {
+    /// The records up to `through` are in Redis. Gives back what there is behind them.
+    fn settle(
+        &mut self,
+        batch: &Batch<T>,
+        through: u64,
+        from: From,
+        sent: &AsOf,
+        now: Instant,
+    ) -> From {
         if through < batch.first() {
-            return;
+            return from;
         }
         let count = (through - batch.first() + 1) as usize;
         let spent = (batch.first()..=through).filter(|number| batch.is_spent(*number));
@@ -222,28 +268,41 @@ impl<T: Spoolable> Queue<T> {
         }
         self.last_applied = now;
         self.unblock();
+        let whole = through == batch.last();
+        let done = batch.clone().until(through);
+        let confirms = self.confirming.is_wanted();
+        self.keep_acknowledged(done.clone(), sent, confirms, now);
         match from {
-            From::Memory(waiters) => {
+            From::Memory(mut waiters) => {
                 self.lane.acknowledge(through);
                 let later = waiters.split_off(count);
-                let done = std::mem::replace(waiters, later);
-                if batch.has_spent() {
-                    self.answer_some_expired(batch, done, now);
+                if confirms {
+                    self.await_replicas(done, waiters, now);
                 } else {
-                    self.answer(done, batch.first(), Place::Delivered, now);
+                    self.answer_batch(&done, waiters, Place::Delivered, now);
                 }
+                From::Memory(later)
             }
-            From::Disk(sent) => {
+            From::Disk(mut from) => {
                 self.metrics.replayed.inc_by((count - expired) as u64);
                 self.pace.delivered(count, now);
-                if sent.is_older() {
+                if from.is_older() {
                     self.replay.older_acknowledged(through);
                 } else {
                     self.lane.acknowledge(through);
                 }
+                if confirms && whole {
+                    self.hold_on_disk(done, from, now);
+                    return From::Tail;
+                }
+                if confirms {
+                    self.await_part(done, now);
+                }
                 self.replay
-                    .remove(sent, through, &self.shared, &mut self.lane);
+                    .remove(&mut from, through, &self.shared, &mut self.lane);
+                From::Disk(from)
             }
+            From::Tail => From::Tail,
         }
     }
 
@@ -262,6 +321,7 @@ impl<T: Spoolable> Queue<T> {
                 });
             }
             From::Disk(_) => self.replay.rewind(),
+            From::Tail => {}
         }
     }
 

@@ -15,6 +15,10 @@ use crate::spool::{
     stopped::{Record, Stopped},
     store::memory::{Call, Fault, MemoryStore},
 };
+use crate::{
+    classify::{Class, Landed, Verdict},
+    error::ErrorKind,
+};
 
 struct Note;
 

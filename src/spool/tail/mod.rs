@@ -1,0 +1,538 @@
+//! What Redis has acknowledged and its replicas may not have yet, and what is to be sent again once Redis
+//! turns out to have lost it.
+//!
+//! No clock and no I/O. Entries stand in the order in which they were acknowledged, those of several lanes
+//! among each other: a primary that dies takes the end of its history with it, so what is given back in
+//! this order is what was lost, in the order in which it was lost.
+//!
+//! After each change of server a *pass* is due: ask how far Redis has each lane, then send what is missing.
+//! Nothing else of the queue may be sent before that is done, or it would go in front.
+
+mod options;
+mod piece;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+pub use self::options::TailOptions;
+pub(super) use self::piece::{Piece, queue_of, tail_of};
+use super::{Batch, LaneId};
+use crate::replicas::View;
+
+/// The tail of one queue.
+#[derive(Debug)]
+pub(super) struct Tail<T> {
+    entries: VecDeque<Entry<T>>,
+    lanes: Vec<Known>,
+    /// Lanes to be asked for in the pass that is under way.
+    asking: VecDeque<LaneId>,
+    /// How many entries are missing.
+    missing: usize,
+    size: Size,
+}
+
+/// How much a tail holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) memory_records: u64,
+    pub(super) memory_bytes: usize,
+    pub(super) disk_records: u64,
+    pub(super) disk_bytes: u64,
+}
+
+/// Records that were acknowledged together.
+#[derive(Debug)]
+pub(super) struct Entry<T> {
+    pub(super) lane: LaneId,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) memory: Option<Batch<T>>,
+    pub(super) disk: Option<OnDisk>,
+    at: Instant,
+    seen: Seen,
+    bytes: usize,
+    /// Redis does not have it any more.
+    missing: bool,
+    /// Somebody waits for it to be safe, and it may not go before.
+    held: bool,
+    /// It is not wanted any more, and goes when it is the first: what is on disk goes in order.
+    dead: bool,
+}
+
+/// When a server was known to have something: see [`View::covers`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) term: u64,
+    pub(super) stamp: u64,
+}
+
+/// Where an entry's records are in the tail's own lane on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OnDisk {
+    pub(super) lane: LaneId,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) bytes: u64,
+}
+
+/// What is known of a lane.
+#[derive(Debug)]
+struct Known {
+    lane: LaneId,
+    /// The last number that Redis has acknowledged.
+    acknowledged: u64,
+    /// The last number that the server of this term has, as far as is known.
+    reached: u64,
+    /// Which server acknowledged it.
+    history: Option<Arc<str>>,
+}
+
+/// What is to be done next in a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Ask Redis how far it has this lane.
+    Ask(LaneId),
+    /// Read the first entry that is missing from disk: it is not in memory.
+    Load(OnDisk),
+    /// Send the first entry that is missing; the server has its lane up to this number.
+    Send { after: u64 },
+}
+
+/// What an answer to [`Step::Ask`] says about a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shortfall {
+    /// These are lost for good: Redis had acknowledged them, and they are kept nowhere.
+    pub(super) lost: Option<(u64, u64)>,
+    /// These are not there although the server has lost nothing: somebody has removed them.
+    pub(super) removed: Option<(u64, u64)>,
+    /// These will be sent again.
+    pub(super) missing: Option<(u64, u64)>,
+}
+
+impl<T> Tail<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            lanes: Vec::new(),
+            asking: VecDeque::new(),
+            missing: 0,
+            size: Size::default(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Whether something of another lane than `own` may be in it.
+    pub(super) fn has_other_than(&self, own: LaneId) -> bool {
+        self.lanes.iter().any(|known| known.lane != own)
+    }
+
+    // ===== what is acknowledged =====
+
+    /// Redis has acknowledged `batch`, which takes `bytes` of memory.
+    pub(super) fn acknowledged(
+        &mut self,
+        batch: Batch<T>,
+        bytes: usize,
+        seen: Seen,
+        history: Option<&Arc<str>>,
+        held: bool,
+        now: Instant,
+    ) {
+        let (lane, first, last) = (batch.lane(), batch.first(), batch.last());
+        let known = self.known(lane);
+        known.acknowledged = known.acknowledged.max(last);
+        known.reached = known.reached.max(last);
+        if known.history.as_ref() != history {
+            known.history = history.cloned();
+        }
+        self.push(Entry {
+            lane,
+            first,
+            last,
+            memory: Some(batch),
+            disk: None,
+            at: now,
+            seen,
+            bytes,
+            missing: false,
+            held,
+            dead: false,
+        });
+    }
+
+    fn push(&mut self, entry: Entry<T>) {
+        self.size.add(&entry);
+        self.entries.push_back(entry);
+    }
+
+    /// An earlier run has left this on disk: Redis had acknowledged it.
+    pub(super) fn left(&mut self, lane: LaneId, first: u64, last: u64, disk: OnDisk, now: Instant) {
+        let known = self.known(lane);
+        known.acknowledged = known.acknowledged.max(last);
+        self.push(Entry {
+            lane,
+            first,
+            last,
+            memory: None,
+            disk: Some(disk),
+            at: now,
+            seen: Seen { term: 0, stamp: 0 },
+            bytes: 0,
+            missing: false,
+            held: false,
+            dead: false,
+        });
+    }
+
+    fn known(&mut self, lane: LaneId) -> &mut Known {
+        let at = self.lanes.iter().rposition(|known| known.lane == lane);
+        let at = at.unwrap_or_else(|| {
+            self.lanes.push(Known {
+                lane,
+                acknowledged: 0,
+                reached: 0,
+                history: None,
+            });
+            self.lanes.len() - 1
+        });
+        &mut self.lanes[at]
+    }
+
+    /// Nobody waits any longer for the entries of `lane` up to `through`, which are safe if `safe` says so.
+    pub(super) fn let_go(&mut self, lane: LaneId, through: u64, safe: bool) {
+        for entry in &mut self.entries {
+            if entry.lane == lane && entry.last <= through && !entry.missing {
+                entry.held = false;
+                entry.dead |= safe;
+            }
+        }
+    }
+
+    /// Whether the entry that ends with this number is on disk.
+    pub(super) fn is_on_disk(&self, lane: LaneId, last: u64) -> bool {
+        let mut entries = self.entries.iter().rev();
+        let entry = entries.find(|entry| entry.lane == lane && entry.last == last);
+        entry.is_some_and(|entry| entry.disk.is_some())
+    }
+
+    // ===== what is safe =====
+
+    /// Takes out what replicas have, at least `least` of them, and where none are expected what is older
+    /// than `max_age`. Gives what is on disk of that.
+    pub(super) fn trim(
+        &mut self,
+        view: &View,
+        least: usize,
+        max_age: Duration,
+        now: Instant,
+    ) -> Vec<OnDisk> {
+        let expects = view.expects_replicas || least > 0;
+        let mut gone = Vec::new();
+        while let Some(entry) = self.entries.front() {
+            let covered = view.covers(entry.seen.term, entry.seen.stamp, least.max(1));
+            let aged = !expects && now.saturating_duration_since(entry.at) >= max_age;
+            if !entry.dead && (entry.missing || entry.held || !(covered || aged)) {
+                break;
+            }
+            gone.extend(self.take_front());
+        }
+        self.forget_lanes();
+        gone
+    }
+
+    /// When the oldest entry is old.
+    pub(super) fn old_at(&self, max_age: Duration) -> Option<Instant> {
+        self.entries.front().map(|entry| entry.at + max_age)
+    }
+
+    /// Gives up the oldest entry, if there is one that nobody waits for. Says which numbers those are, and
+    /// what is on disk of it.
+    pub(super) fn shed(&mut self) -> Option<((LaneId, u64, u64), Option<OnDisk>)> {
+        let front = self.entries.front().filter(|front| !front.held)?;
+        let which = (front.lane, front.first, front.last);
+        Some((which, self.take_front()))
+    }
+
+    fn take_front(&mut self) -> Option<OnDisk> {
+        let entry = self.entries.pop_front()?;
+        self.missing -= usize::from(entry.missing);
+        self.size.take(&entry);
+        entry.disk
+    }
+
+    /// Keeps what is known of the lanes that have entries, and of the one that was last acknowledged.
+    fn forget_lanes(&mut self) {
+        if self.lanes.len() > 1 {
+            let last = self.lanes.last().map(|known| known.lane);
+            let entries = &self.entries;
+            self.lanes.retain(|known| {
+                Some(known.lane) == last || entries.iter().any(|entry| entry.lane == known.lane)
+            });
+        }
+    }
+
+    // ===== what goes to disk =====
+
+    /// The oldest entries that are only in memory, of about `bytes` together, and all up to number `through`
+    /// of `lane` if that is given.
+    pub(super) fn to_spill(
+        &self,
+        bytes: usize,
+        through: Option<(LaneId, u64)>,
+    ) -> impl Iterator<Item = &Entry<T>> {
+        let mut room = bytes;
+        let wanted = self.entries.iter().rposition(|entry| {
+            through.is_some_and(|(lane, number)| entry.lane == lane && entry.first <= number)
+        });
+        let in_memory = self.entries.iter().enumerate();
+        let in_memory = in_memory.filter(|(_, entry)| entry.disk.is_none());
+        in_memory
+            .take_while(move |(at, entry)| {
+                let fits = room > 0 || wanted.is_some_and(|wanted| *at <= wanted);
+                room = room.saturating_sub(entry.bytes);
+                fits
+            })
+            .map(|(_, entry)| entry)
+    }
+
+    /// The entry that begins with this number is on disk, and leaves the memory. Says whether it was still
+    /// wanted.
+    pub(super) fn spilled(&mut self, lane: LaneId, first: u64, disk: OnDisk) -> bool {
+        let found = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.lane == lane && entry.first == first && entry.disk.is_none());
+        let Some(entry) = found else {
+            return false;
+        };
+        self.size.take(entry);
+        entry.disk = Some(disk);
+        if !entry.missing {
+            entry.bytes = 0;
+            entry.memory = None;
+        }
+        self.size.add(entry);
+        true
+    }
+
+    /// The first missing entry has been read from disk.
+    pub(super) fn loaded(&mut self, batch: Batch<T>, bytes: usize) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.missing)
+            && entry.memory.is_none()
+        {
+            self.size.take(entry);
+            entry.bytes = bytes;
+            entry.memory = Some(batch);
+            self.size.add(entry);
+        }
+    }
+
+    // ===== what is missing =====
+
+    /// Begins a pass: another server may be at the other end. `own` is asked for too, if it has been
+    /// acknowledged up to that number.
+    pub(super) fn begin_pass(&mut self, own: Option<(LaneId, u64)>) {
+        if let Some((lane, acknowledged)) = own.filter(|(_, acknowledged)| *acknowledged > 0) {
+            let known = self.known(lane);
+            known.acknowledged = known.acknowledged.max(acknowledged);
+        }
+        self.asking.clear();
+        for entry in self.entries.iter().filter(|entry| !entry.dead) {
+            if self.asking.back() != Some(&entry.lane) && !self.asking.contains(&entry.lane) {
+                self.asking.push_back(entry.lane);
+            }
+        }
+        if let Some((lane, 1..)) = own
+            && !self.asking.contains(&lane)
+        {
+            self.asking.push_back(lane);
+        }
+    }
+
+    /// What is to be done next, if a pass is under way.
+    pub(super) fn step(&self) -> Option<Step> {
+        if let Some(lane) = self.asking.front() {
+            return Some(Step::Ask(*lane));
+        }
+        let entry = self.first_missing()?;
+        match (&entry.memory, entry.disk) {
+            (None, Some(disk)) => Some(Step::Load(disk)),
+            _ => {
+                let known = self.lanes.iter().find(|known| known.lane == entry.lane);
+                let reached = known.map_or(0, |known| known.reached);
+                Some(Step::Send {
+                    after: reached.min(entry.first - 1),
+                })
+            }
+        }
+    }
+
+    /// Whether nothing else may be sent.
+    pub(super) fn is_in_pass(&self) -> bool {
+        !self.asking.is_empty() || self.missing > 0
+    }
+
+    pub(super) fn first_missing(&self) -> Option<&Entry<T>> {
+        // In the usual case there is none, and no entry is looked at.
+        (self.missing > 0).then(|| self.entries.iter().find(|entry| entry.missing))?
+    }
+
+    /// Redis has `lane` up to `last`, as of `seen`. `history` is that of the server.
+    pub(super) fn reached(
+        &mut self,
+        lane: LaneId,
+        last: u64,
+        seen: Seen,
+        history: Option<&Arc<str>>,
+    ) -> Shortfall {
+        self.asking.retain(|asked| *asked != lane);
+        let known = self.known(lane);
+        let acknowledged = known.acknowledged;
+        let same_server = history.is_some() && known.history.as_ref() == history;
+        known.reached = last;
+        if last >= acknowledged {
+            known.history = history.cloned();
+        }
+        let mut shortfall = Shortfall::default();
+        let mut kept_from = None;
+        let of_lane = |entry: &&mut Entry<T>| entry.lane == lane && !entry.dead;
+        for entry in self.entries.iter_mut().filter(of_lane) {
+            self.missing -= usize::from(entry.missing);
+            entry.missing = entry.last > last;
+            self.missing += usize::from(entry.missing);
+            if entry.missing {
+                kept_from.get_or_insert(entry.first.max(last + 1));
+            } else {
+                entry.seen = seen;
+            }
+        }
+        if last >= acknowledged {
+            return shortfall;
+        }
+        if same_server {
+            shortfall.removed = Some((last + 1, acknowledged));
+            let missing = |entry: &&mut Entry<T>| entry.lane == lane && entry.missing;
+            for entry in self.entries.iter_mut().filter(missing) {
+                entry.bury();
+                self.missing -= 1;
+            }
+            self.known(lane).acknowledged = last;
+            return shortfall;
+        }
+        let kept_from = kept_from.unwrap_or(acknowledged + 1);
+        if kept_from > last + 1 {
+            shortfall.lost = Some((last + 1, kept_from - 1));
+        }
+        if kept_from <= acknowledged {
+            shortfall.missing = Some((kept_from, acknowledged));
+        } else {
+            self.known(lane).acknowledged = last;
+        }
+        shortfall
+    }
+
+    /// Redis has the first missing entry again, up to number `through`.
+    pub(super) fn sent_again(
+        &mut self,
+        through: u64,
+        seen: Seen,
+        history: Option<&Arc<str>>,
+        now: Instant,
+    ) {
+        let Some(at) = self.entries.iter().position(|entry| entry.missing) else {
+            return;
+        };
+        let entry = &mut self.entries[at];
+        let lane = entry.lane;
+        if through >= entry.last {
+            self.missing -= 1;
+            entry.missing = false;
+            entry.seen = seen;
+            entry.at = now;
+        }
+        let known = self.known(lane);
+        known.reached = known.reached.max(through);
+        // As long as some are missing, it is not this server that has acknowledged them.
+        if through >= known.acknowledged {
+            known.history = history.cloned();
+        }
+    }
+
+    /// Gives up the first missing entry up to number `through`: it can't be read, or Redis will not take it
+    /// again. Says which numbers those are.
+    pub(super) fn give_up_missing(&mut self, through: u64) -> Option<(LaneId, u64, u64)> {
+        let at = self.entries.iter().position(|entry| entry.missing)?;
+        let entry = &mut self.entries[at];
+        let (lane, first, last) = (entry.lane, entry.first, entry.last.min(through));
+        self.size.take(entry);
+        match entry.memory.take().and_then(|batch| batch.rest(through)) {
+            Some(rest) => {
+                entry.first = rest.first();
+                entry.memory = Some(rest);
+            }
+            None => {
+                entry.bury();
+                self.missing -= 1;
+            }
+        }
+        self.size.add(entry);
+        Some((lane, first, last))
+    }
+
+    /// The last number of `lane` that Redis has acknowledged and has, or gets again.
+    pub(super) fn acknowledged_of(&self, lane: LaneId) -> Option<u64> {
+        let known = self.lanes.iter().find(|known| known.lane == lane);
+        known.map(|known| known.acknowledged)
+    }
+}
+
+impl<T> Entry<T> {
+    /// It is not wanted any more.
+    fn bury(&mut self) {
+        (self.missing, self.held, self.dead) = (false, false, true);
+    }
+
+    pub(super) fn records(&self) -> u64 {
+        self.last - self.first + 1
+    }
+}
+
+impl Size {
+    fn add<T>(&mut self, entry: &Entry<T>) {
+        if entry.memory.is_some() {
+            self.memory_records += entry.records();
+            self.memory_bytes += entry.bytes;
+        }
+        if let Some(disk) = entry.disk {
+            self.disk_records += disk.records();
+            self.disk_bytes += disk.bytes;
+        }
+    }
+
+    fn take<T>(&mut self, entry: &Entry<T>) {
+        if entry.memory.is_some() {
+            self.memory_records -= entry.records();
+            self.memory_bytes -= entry.bytes;
+        }
+        if let Some(disk) = entry.disk {
+            self.disk_records -= disk.records();
+            self.disk_bytes -= disk.bytes;
+        }
+    }
+}
+
+impl OnDisk {
+    pub(super) fn records(self) -> u64 {
+        self.last - self.first + 1
+    }
+}
