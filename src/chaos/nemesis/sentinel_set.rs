@@ -33,7 +33,7 @@ impl Target for SentinelSet {
     }
 
     async fn strike(&mut self, strike: &Strike) -> Result<String, AttackError> {
-        let primary = self.primary_or_error().await?;
+        let primary = self.wait_for_primary().await?;
         if let (Some(fault), Some(proxy)) =
             (strike.attack.fault(strike.draw), self.node_proxy(primary))
         {
@@ -75,7 +75,7 @@ impl Target for SentinelSet {
                 of_primary("was cut from all")
             }
             Attack::SplitBrain => {
-                self.split_brain().await?;
+                self.leave_with_clients(primary);
                 of_primary("was left alone with its clients")
             }
             Attack::KillReplica => {
