@@ -50,6 +50,7 @@ pub(crate) struct Setup {
 pub(crate) enum Level {
     Primary,
     Spooled,
+    Replicated,
 }
 
 /// What a producer is to do, until it is told otherwise.
@@ -95,12 +96,15 @@ impl Setup {
 }
 
 impl Level {
-    pub(crate) const ALL: [Self; 2] = [Self::Primary, Self::Spooled];
+    pub(crate) const ALL: [Self; 3] = [Self::Primary, Self::Spooled, Self::Replicated];
+    /// Where there are no replicas.
+    pub(crate) const ALONE: [Self; 2] = [Self::Primary, Self::Spooled];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Primary => "primary",
             Self::Spooled => "spooled",
+            Self::Replicated => "replicated",
         }
     }
 
@@ -108,6 +112,7 @@ impl Level {
     pub(crate) fn keeps_tail_in_memory(self) -> bool {
         match self {
             Self::Primary | Self::Spooled => true,
+            Self::Replicated => false,
         }
     }
 
@@ -115,16 +120,26 @@ impl Level {
         match self {
             Self::Primary => Ack::Primary,
             Self::Spooled => Ack::Spooled,
+            Self::Replicated => Ack::Replicated {
+                replicas: 1,
+                timeout: REPLICATED_WITHIN,
+            },
         }
     }
 
-    /// How long an enqueue may take: `spool_after` and the disk's timeout, as they are by default.
+    /// How long an enqueue may take: as long as it waits for Redis, for replicas, and for the disk.
     pub(crate) fn bound(self) -> Duration {
-        SPOOL_AFTER + DISK_TIMEOUT
+        let replicas = match self {
+            Self::Primary | Self::Spooled => Duration::ZERO,
+            Self::Replicated => REPLICATED_WITHIN,
+        };
+        SPOOL_AFTER + replicas + DISK_TIMEOUT
     }
 }
 
+// The defaults, by name: they are what the enqueues are held to.
 const SPOOL_AFTER: Duration = Duration::from_millis(250);
+const REPLICATED_WITHIN: Duration = Duration::from_millis(200);
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a producer says on its standard output, a line of JSON each.
@@ -193,10 +208,15 @@ pub(crate) async fn run() -> Result<(), BoxError> {
 }
 
 fn spool_options(options: SpoolOptions, setup: &Setup) -> SpoolOptions {
-    options
+    let options = options
         .with_ack(setup.level.ack())
         .with_spool_after(SPOOL_AFTER)
-        .with_disk_timeout(DISK_TIMEOUT)
+        .with_disk_timeout(DISK_TIMEOUT);
+    if setup.repair {
+        options
+    } else {
+        options.with_tail(None)
+    }
 }
 
 /// A thread, since tokio's standard input would keep the runtime from ending.

@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     fleet::{self, Load, Producer},
     outcome::{self, Outcome},
-    produce::{Level, Order},
+    produce::Order,
     world::{Disturbing, Topology, World},
 };
 
@@ -49,7 +49,7 @@ impl Run {
             repair: true,
             order: Order::WORK,
         };
-        let mut producers = fleet::start(&load, "", &Level::ALL, true, dir).await?;
+        let mut producers = fleet::start(&load, "", self.topology.levels(), true, dir).await?;
         let end = Instant::now() + self.span;
         let calm = Arc::new(Mutex::new(()));
         let mut target = Disturbing::new(&mut world, calm.clone());

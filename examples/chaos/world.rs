@@ -12,7 +12,10 @@ use seawall::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::switches::{Switch, Switches};
+use crate::{
+    produce::Level,
+    switches::{Switch, Switches},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Topology {
@@ -35,6 +38,14 @@ impl Topology {
             Self::Standalone => "standalone",
             Self::Sentinel => "sentinel",
             Self::Cluster => "cluster",
+        }
+    }
+
+    /// The levels of acknowledgement that there can be.
+    pub(crate) fn levels(self) -> &'static [Level] {
+        match self {
+            Self::Standalone => &Level::ALONE,
+            Self::Sentinel | Self::Cluster => &Level::ALL,
         }
     }
 
