@@ -309,7 +309,13 @@ fn in_words(error: &Error) -> String {
     } else {
         ""
     };
-    format!("{:?}{may}", error.kind())
+    let mut text = format!("{:?}{may}", error.kind());
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn steady(every: Duration) -> tokio::time::Interval {
