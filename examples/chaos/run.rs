@@ -29,7 +29,7 @@ impl Run {
             .with_strikes(u64::MAX)
             .with_limit(self.span)
             .with_pause(millis(50), millis(1_000))
-            .with_lasts(millis(50), millis(3_000))
+            .with_lasts(millis(50), millis(4_000))
     }
 
     /// Attacks until the time is up, heals, waits until the producers have drained, and judges.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Attack, AttackError, Strike, Target};
-use crate::chaos::{RedisCluster, RedisServer};
+use crate::chaos::{RedisCluster, RedisServer, wait_until};
 
 /// Attacks the primary of a slot that the [`draw`](Strike::draw) decides, and its replicas. What is killed comes
 /// back with what its persistence wrote: make it
@@ -50,6 +50,12 @@ impl Target for RedisCluster {
                 kill_clients(self.node(primary), "replica").await?;
                 sleep(strike.lasts.min(LONGEST_CUT)).await;
                 self.kill(primary).await?;
+                // Else it would be back with all it has.
+                wait_until("another primary", PATIENCE, || async {
+                    let owner = self.owner_of_slot(slot).await;
+                    owner.is_ok_and(|owner| owner != primary)
+                })
+                .await?;
                 Ok(format!(
                     "primary {primary} was cut from its replica and then killed"
                 ))
@@ -130,6 +136,7 @@ const SHARES: u16 = 16;
 
 /// A replica that has long lost its primary is not promoted.
 const LONGEST_CUT: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(30);
 const WRONG: &str = "not the password";
 
 /// What a replica logs in to its primary with.
