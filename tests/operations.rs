@@ -47,7 +47,7 @@ async fn the_catalogue_is_what_is_exposed() {
 }
 
 /// Labels whose values are the application's.
-const OPEN: [&str; 2] = ["call", "queue"];
+const OPEN: [&str; 3] = ["address", "call", "queue"];
 
 #[test]
 fn the_alerts_name_only_metrics_that_exist() {

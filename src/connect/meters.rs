@@ -21,6 +21,8 @@ pub(super) struct Meters {
     pub(super) idle: IntGauge,
     pub(super) busy: IntGauge,
     pub(super) failovers: IntCounter,
+    answering: IntGauge,
+    silent: IntGauge,
     read_replica: IntCounter,
     read_master: IntCounter,
     pub(super) role_mismatches: IntCounter,
@@ -51,6 +53,8 @@ impl Meters {
             idle: metrics.pool.with_label_values(&["idle"]),
             busy: metrics.pool.with_label_values(&["busy"]),
             failovers: metrics.failovers.clone(),
+            answering: metrics.sentinels.with_label_values(&["answering"]),
+            silent: metrics.sentinels.with_label_values(&["silent"]),
             read_replica: reads("replica"),
             read_master: reads("master"),
             role_mismatches: metrics.role_mismatches.clone(),
@@ -75,6 +79,13 @@ impl Meters {
             Outcome::Failed => self.not_found.inc(),
         }
         self.search_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Shows how many sentinels answer, and how many do not.
+    pub(super) fn sentinels(&self, answering: usize, silent: usize) {
+        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.answering.set(gauge(answering));
+        self.silent.set(gauge(silent));
     }
 
     /// Counts a call that asked to be read from a replica.

@@ -11,11 +11,36 @@
 //! - several calls in a row get no answer within the response timeout, or one probe gets none: a
 //!   socket whose packets are swallowed looks healthy otherwise,
 //! - Redis answers READONLY anywhere, in a transaction or a script too: the master is elsewhere,
-//! - Redis no longer takes the user and password, or is loading its data.
+//! - Redis no longer takes the user and password, or is loading its data,
+//! - the sentinels have another master, which says that it is one.
 //!
 //! The next attempt follows at once if the connection had lasted, and after growing, partly random
 //! delays if not: also when there is a server that turns out to be a replica, to be loading, or not
 //! to take the password.
+//!
+//! # Sentinel
+//!
+//! With `redis+sentinel://` the master is looked for, and kept an eye on:
+//!
+//! - All sentinels are asked at once, the first answer that holds is taken, and none is believed by
+//!   itself: a master is a server that says so to ROLE on the connection that is then used. The later
+//!   *epoch* wins, so a sentinel that has missed a failover does not lead back to the old master.
+//! - There is a small connection to each sentinel, also to those that are only learnt from the
+//!   others, at most 32. It hears `+switch-master`, and asks once a second as a net below that. So a
+//!   master that accepts connections and never answers is left as soon as there is another one, and
+//!   an idle client follows without any traffic.
+//! - While a new master is checked, the old connection goes on if it works; no call waits for a
+//!   search.
+//! - With no sentinel to ask, the connection there is stays in use, and its own probe decides. If it
+//!   breaks, the masters of before are tried, the latest first, and one that says it is a master is
+//!   taken; the metrics and an event tell. That is right when only the sentinels are down. It is
+//!   wrong if there has been a failover that nobody could tell of, and the old master, alone on our
+//!   side of a network, does not know: what it takes is lost when it is made a replica. The first
+//!   sentinel that answers puts an end to it.
+//! - A master's name that the sentinels do not know is an error at the start:
+//!   [`check`](Connection::check).
+//!
+//! Sentinels of Redis 6.2 or later, since they have to announce and answer on one connection (RESP3).
 //!
 //! # Default
 //!
@@ -50,6 +75,27 @@
 //! // A blocking read needs a connection to itself.
 //! let mut exclusive = connection.exclusive().await?;
 //! let job: Option<(String, String)> = exclusive.brpop("jobs", 30.0).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Three sentinels with a password of their own, and reads that may be a little old:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use seawall::{RedisCall, connect::{ConnectOptions, Connection}};
+//! use tower::ServiceExt;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = ConnectOptions::from_url("redis+sentinel://app@s1,s2,s3:26380/mymaster/0")?
+//!     .with_password(std::env::var("REDIS_PASSWORD")?)
+//!     .with_sentinel_password(std::env::var("SENTINEL_PASSWORD")?)
+//!     .with_sentinel_poll(Duration::from_millis(500))
+//!     .with_replica_reads(true);
+//! let connection = Connection::open(options)?;
+//! connection.check(Duration::from_millis(500)).await?;
+//! let call = RedisCall::new("profile", redis::cmd("GET").arg("user:1")).with_replica_read();
+//! let profile: Option<String> = connection.oneshot(call).await?.decode()?;
 //! # Ok(())
 //! # }
 //! ```

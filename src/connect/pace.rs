@@ -44,6 +44,14 @@ impl Pace {
     }
 }
 
+/// The delay after news that reach all clients in the same moment.
+///
+/// Half of the first delay at most, all of it drawn: short beside what a failover takes, and enough
+/// that a server which has just become the master is not met by all of them at once.
+pub(super) fn spread(first: Duration, sample: f64) -> Duration {
+    first.mul_f64(sample / 2.0)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -77,6 +85,12 @@ mod tests {
         let mut pace = Pace::new(FIRST, LONGEST);
         assert_eq!(pace.after_loss(Duration::ZERO, 1.0).as_millis(), 50);
         assert_eq!(pace.after_loss(Duration::ZERO, 1.0).as_millis(), 100);
+    }
+
+    #[test]
+    fn news_for_all_spread_over_half_of_the_first_delay() {
+        assert_eq!(spread(FIRST, 0.0), Duration::ZERO);
+        assert_eq!(spread(FIRST, 1.0), FIRST / 2);
     }
 
     proptest! {

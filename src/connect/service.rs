@@ -180,6 +180,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.meters.up.set(0);
         self.shared.meters.master(None);
+        self.shared.meters.sentinels(0, 0);
     }
 }
 

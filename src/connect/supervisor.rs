@@ -169,6 +169,31 @@ mod tests {
         assert_eq!(trouble, Some(Trouble::Unreachable));
     }
 
+    /// They all lose their server in the same moment.
+    #[tokio::test(start_paused = true)]
+    async fn five_hundred_clients_spread_their_attempts() {
+        let metrics = ConnectMetrics::default();
+        let options = ConnectOptions::from_url("unix:///seawall/no/such/socket").unwrap();
+        let options = options.with_metrics(metrics.clone());
+        let open = |_| Connection::open(options.clone()).unwrap();
+        let clients: Vec<_> = (0..500).map(open).collect();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut steps = Vec::new();
+        for _ in 0..100 {
+            let before = metrics.connects_failed.get();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            steps.push(metrics.connects_failed.get() - before);
+        }
+        // 667 a second on average, and 1000 at most if all drew the shortest delay.
+        let busiest = steps.windows(10).map(|second| second.iter().sum::<u64>());
+        assert!(busiest.max().unwrap() < 1000, "{steps:?}");
+        assert!(
+            steps.iter().all(|step| (20..150).contains(step)),
+            "{steps:?}"
+        );
+        drop(clients);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_attempt_follows_the_last_clone() {
         let metrics = ConnectMetrics::default();

@@ -144,6 +144,7 @@ pub struct ConnectMetrics {
     pub(crate) pool: IntGaugeVec,
     pub(crate) master: IntGaugeVec,
     pub(crate) failovers: IntCounter,
+    pub(crate) sentinels: IntGaugeVec,
     pub(crate) searches: IntCounterVec,
     pub(crate) search_seconds: Histogram,
     pub(crate) role_mismatches: IntCounter,
@@ -198,6 +199,11 @@ impl Default for ConnectMetrics {
                 "seawall_failovers_total",
                 "Connections made to another master than the one before, as Sentinel said",
             ),
+            sentinels: gauges(
+                "seawall_sentinels",
+                "Sentinels that are known, by whether they answer",
+                &["state"],
+            ),
             searches: counters(
                 "seawall_sentinel_searches_total",
                 "Searches for the master among the sentinels, by outcome",
@@ -236,6 +242,7 @@ impl ConnectMetrics {
                 &self.pool,
                 &self.master,
                 &self.failovers,
+                &self.sentinels,
                 &self.searches,
                 &self.search_seconds,
                 &self.role_mismatches,

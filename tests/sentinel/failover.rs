@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::cmd;
-use seawall::chaos::SentinelSet;
+use seawall::{chaos::SentinelSet, connect::Trouble};
 
-use super::{Client, PATIENCE, options};
+use super::{Client, NEVER, PATIENCE, options};
 
 async fn set() -> SentinelSet {
     let set = SentinelSet::builder().replicas(1).start().await.unwrap();
@@ -131,28 +131,37 @@ async fn a_master_that_comes_back_as_one_is_not_gone_back_to() {
     assert_eq!(client.metric("seawall_failovers_total", ""), 1.0);
 }
 
+/// Nothing but the announcement can end it: nobody probes, polls or calls.
 #[tokio::test]
-async fn an_exclusive_connection_ends_with_its_master() {
+async fn a_blocking_read_ends_when_another_master_is_announced() {
     let set = set().await;
-    let options = options(&set.url()).with_probe(super::NEVER, PATIENCE);
+    let options = options(&set.url())
+        .with_probe(NEVER, PATIENCE)
+        .with_sentinel_poll(NEVER);
     let client = Client::ready(options).await;
     let mut exclusive = client.connection.exclusive().await.unwrap();
-    let old = set.primary().await.unwrap();
-    let (blocking, ()) = tokio::join!(
-        // The old master would let it block for ever.
+    let (blocking, old) = tokio::join!(
         async {
             let mut read = cmd("BLPOP");
             let read = read.arg("jobs").arg(0);
             let read = read.query_async::<Option<(String, String)>>(&mut exclusive);
             tokio::time::timeout(PATIENCE, read).await
         },
-        async { set.failover().await.unwrap() },
+        async { set.freeze_primary().await.unwrap() },
     );
-    blocking.expect("it ends").unwrap_err();
+    assert!(
+        blocking
+            .expect("it ends")
+            .unwrap_err()
+            .is_connection_dropped()
+    );
     drop(exclusive);
     let new = set.wait_for_primary_other_than(old).await.unwrap();
-    client.counted("seawall_failovers_total", "", 1.0).await;
-    client.connection.wait_ready(PATIENCE).await.unwrap();
+    let status = client
+        .seen(|status| status.generation == 2 && status.up)
+        .await;
+    assert_eq!(status.trouble, Some(Trouble::Moved));
+    // The pool has connections to the new master only.
     let mut exclusive = client.connection.exclusive().await.unwrap();
     let mut port = cmd("CONFIG");
     let port = port.arg("GET").arg("port");

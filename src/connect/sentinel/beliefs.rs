@@ -50,6 +50,14 @@ impl Beliefs {
         self.known.iter().map(|known| &known.at)
     }
 
+    /// How many answer, and how many do not.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let failed = |known: &&Known| matches!(known.said, Some(Said::Failed(_)));
+        let said = self.known.iter().filter(|known| known.said.is_some());
+        let silent = said.clone().filter(failed).count();
+        (said.count() - silent, silent)
+    }
+
     /// Notes what a sentinel has said in this round; whether that is news to anybody.
     pub(super) fn hear(&mut self, from: &Endpoint, said: Said, round: u64) -> bool {
         let Some(known) = self.known.iter_mut().find(|known| known.at == *from) else {
@@ -278,6 +286,7 @@ mod tests {
         assert!(!beliefs.is_complete(1));
         assert!(beliefs.hear(&at(3), Said::Failed(Trouble::Lost), 1));
         assert!(beliefs.is_complete(1) && !beliefs.is_complete(2));
+        assert_eq!(beliefs.count(), (2, 1));
         assert!(
             !beliefs.hear(&at(3), Said::Failed(Trouble::Lost), 1),
             "no news"

@@ -210,5 +210,7 @@ impl Link {
         self.sentinels
             .beliefs
             .send_if_modified(|beliefs| beliefs.hear(&self.at, said, round));
+        let (answering, silent) = self.sentinels.beliefs.borrow().count();
+        self.shared.meters.sentinels(answering, silent);
     }
 }

@@ -1,18 +1,23 @@
 //! The search for the master, and the watch for a better one.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{
     StreamExt,
     future::BoxFuture,
     stream::{FuturesOrdered, FuturesUnordered},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Candidate, Sentinels};
 use crate::connect::{
-    deployment::Endpoint, generation::Generation, meters::Outcome, pace::Pace, shared::Shared,
-    status::Trouble, supervisor::open_at,
+    deployment::Endpoint,
+    generation::Generation,
+    meters::Outcome,
+    pace::{Pace, spread},
+    shared::Shared,
+    status::Trouble,
+    supervisor::open_at,
 };
 
 /// Finds the master of a group, and remembers where it was.
@@ -28,6 +33,8 @@ pub(in crate::connect) struct Search<'a> {
     round: u64,
     /// The last one that was named and was no master, so that it is told once.
     mismatch: Option<Candidate>,
+    /// The names that are known instead of ours, so that they are told once.
+    other_names: Vec<Arc<str>>,
 }
 
 /// A server that was tried.
@@ -43,6 +50,7 @@ impl<'a> Search<'a> {
             tried: Vec::new(),
             round: 0,
             mismatch: None,
+            other_names: Vec::new(),
         }
     }
 
@@ -84,11 +92,20 @@ impl<'a> Search<'a> {
                 )
             };
             for candidate in candidates {
-                if !self.tried.contains(&candidate) {
-                    self.tried.push(candidate.clone());
-                    pending.push(candidate.clone());
-                    attempts.push(Box::pin(attempt(self.shared, self.sentinels, candidate)));
+                if self.tried.contains(&candidate) {
+                    continue;
                 }
+                // It was not there when the search began.
+                let is_news = !self.tried.is_empty();
+                self.tried.push(candidate.clone());
+                pending.push(candidate.clone());
+                let (shared, sentinels) = (self.shared, self.sentinels);
+                attempts.push(Box::pin(async move {
+                    if is_news {
+                        sleep(a_moment(shared)).await;
+                    }
+                    attempt(shared, sentinels, candidate).await
+                }));
             }
             let is_over = attempts.is_empty() && (is_complete || is_late);
             spare = match spare {
@@ -127,7 +144,11 @@ impl<'a> Search<'a> {
         let trouble = match worst {
             Some((_, trouble)) => trouble,
             None => {
-                let silence = news.borrow().silence(self.round);
+                let (silence, names) = {
+                    let beliefs = news.borrow();
+                    (beliefs.silence(self.round), beliefs.other_names())
+                };
+                self.note_other_names(names);
                 silence.unwrap_or(Trouble::SentinelsUnreachable)
             }
         };
@@ -194,6 +215,18 @@ impl<'a> Search<'a> {
         self.past.truncate(MOST_PAST);
     }
 
+    fn note_other_names(&mut self, names: Vec<Arc<str>>) {
+        if !names.is_empty() && names != self.other_names {
+            let known = names.join(", ");
+            tracing::warn!(
+                master = &**self.sentinels.master(),
+                known,
+                "the sentinels do not know the master's name"
+            );
+        }
+        self.other_names = names;
+    }
+
     fn note_mismatch(&mut self, candidate: Candidate, trouble: Trouble) {
         if trouble != Trouble::Replica {
             return;
@@ -232,18 +265,23 @@ impl<'a> Search<'a> {
                 {
                     Some(*until)
                 }
-                (Some(better), _) => match attempt(self.shared, self.sentinels, better).await {
-                    (better, Ok(generation)) => {
-                        self.accept(better);
-                        return generation;
+                (Some(better), held_before) => {
+                    if held_before.is_none() {
+                        sleep(a_moment(self.shared)).await;
                     }
-                    (better, Err(trouble)) => {
-                        self.note_mismatch(better.clone(), trouble);
-                        let until = Instant::now() + pace.after_failure(rand::random());
-                        held = Some((better, until));
-                        Some(until)
+                    match attempt(self.shared, self.sentinels, better).await {
+                        (better, Ok(generation)) => {
+                            self.accept(better);
+                            return generation;
+                        }
+                        (better, Err(trouble)) => {
+                            self.note_mismatch(better.clone(), trouble);
+                            let until = Instant::now() + pace.after_failure(rand::random());
+                            held = Some((better, until));
+                            Some(until)
+                        }
                     }
-                },
+                }
             };
             tokio::select! {
                 _ = news.changed() => {}
@@ -274,7 +312,13 @@ impl<'a> Search<'a> {
         let mut news = self.sentinels.beliefs.subscribe();
         // The sender is in `self`.
         let _ = news.wait_for(is_new).await;
+        sleep(a_moment(self.shared)).await;
     }
+}
+
+/// All clients hear of a new master at once.
+fn a_moment(shared: &Shared) -> Duration {
+    spread(shared.options.reconnect_first, rand::random())
 }
 
 /// A group has few servers, and fewer that were the master lately.

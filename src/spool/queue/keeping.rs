@@ -114,6 +114,11 @@ impl<T: Spoolable> Keeping<T> {
         !self.left.is_empty() || self.tail.is_in_pass()
     }
 
+    /// Whether no pass is under way or due: Redis has all that it has ever acknowledged.
+    pub(super) fn is_through(&self) -> bool {
+        !self.is_in_pass() && self.passed.is_some()
+    }
+
     /// The only connection over which a batch of `lane` may go. One that follows another lane's must not
     /// reach a server that may have lost that one's.
     pub(super) fn only_over(&self, lane: LaneId) -> Option<u64> {

@@ -267,7 +267,7 @@ impl<T: Spoolable> Queue<T> {
     fn is_settled(&self) -> bool {
         self.lane.is_idle()
             && self.confirming.is_idle()
-            && self.keeping.left.is_empty()
+            && self.keeping.is_through()
             && !self.replay.is_parking()
             && self.intake.gathered().is_none()
     }
@@ -318,8 +318,8 @@ impl<T: Spoolable> Queue<T> {
     /// would pass unnoticed.
     fn start(&mut self, now: Instant, cx: &Context<'_>) {
         self.on_time(now);
-        self.keep(now);
         self.release_overdue(now);
+        self.keep(now);
         self.start_confirm(now);
         if self.replay.promote() {
             self.lane.adopted();
