@@ -219,6 +219,8 @@ impl<T: Spoolable> Queue<T> {
             }
             Outcome::Gap { last } if self.keeping.hears() => {
                 let sent = self.keeping.at_answer(&sent);
+                let tail = &mut self.keeping.tail;
+                tail.was_acknowledged(batch.lane(), batch.after());
                 self.on_reached(batch.lane(), last, &sent);
                 // The others are asked for, too; and what is missing goes first.
                 self.keeping.passed = None;
