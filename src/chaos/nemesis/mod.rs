@@ -1,6 +1,7 @@
 //! Attacks in an order that a seed decides, each of them healed before the next.
 
 mod attack;
+mod redis_cluster;
 mod schedule;
 mod sentinel_set;
 mod standalone;
@@ -293,7 +294,8 @@ mod tests {
             fails_at: Some(Attack::Freeze),
             ..Noted::default()
         };
-        let run = Nemesis::new(1).run(&mut target, |_| {});
+        let nemesis = Nemesis::new(1);
+        let run = nemesis.run(&mut target, |_| {});
         let error = run.await.unwrap_err();
         assert_eq!(error.to_string(), "there is no freeze here");
         assert_eq!(target.calls.last().unwrap(), "recover");

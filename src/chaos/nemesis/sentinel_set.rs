@@ -33,7 +33,7 @@ impl Target for SentinelSet {
     }
 
     async fn strike(&mut self, strike: &Strike) -> Result<String, AttackError> {
-        let primary = self.primary_or_error().await?;
+        let primary = self.wait_for_primary().await?;
         if let (Some(fault), Some(proxy)) =
             (strike.attack.fault(strike.draw), self.node_proxy(primary))
         {
@@ -64,6 +64,8 @@ impl Target for SentinelSet {
                 self.cut_replication(primary);
                 sleep(strike.lasts.min(LONGEST_CUT)).await;
                 self.node_mut(primary).kill().await?;
+                // Else it would be back with all it has.
+                self.wait_for_primary_other_than(primary).await?;
                 of_primary("was cut from its replicas and then killed")
             }
             Attack::Isolate => {
@@ -75,7 +77,7 @@ impl Target for SentinelSet {
                 of_primary("was cut from all")
             }
             Attack::SplitBrain => {
-                self.split_brain().await?;
+                self.leave_with_clients(primary);
                 of_primary("was left alone with its clients")
             }
             Attack::KillReplica => {

@@ -40,16 +40,22 @@ impl SentinelSet {
     ///
     /// It only asks.
     pub async fn wait_for_primary_other_than(&self, old: usize) -> Result<usize, NotMet> {
-        let found = OnceLock::new();
-        wait_until("another primary", PATIENCE, || async {
-            let Some(primary) = self.primary().await.filter(|primary| *primary != old) else {
-                return false;
-            };
-            let is_one = self.replication(primary).await;
-            is_one.get("role").is_some_and(|role| role == "master") && found.set(primary).is_ok()
-        })
-        .await?;
-        Ok(*found.get().expect("it was found, or the wait is an error"))
+        self.wait_for("another primary", |primary| primary != old)
+            .await
+    }
+
+    /// Waits, for up to a minute, until a majority of the sentinels names a primary and that node
+    /// says so itself; returns which.
+    ///
+    /// # Errors
+    ///
+    /// [`NotMet`] after that minute.
+    ///
+    /// # Cancel safety
+    ///
+    /// It only asks.
+    pub async fn wait_for_primary(&self) -> Result<usize, NotMet> {
+        self.wait_for("a primary", |_| true).await
     }
 
     /// Waits, for up to a minute, until a failover could work, whoever the primary is: all
@@ -120,6 +126,19 @@ impl SentinelSet {
             false
         })
         .await
+    }
+
+    async fn wait_for(&self, what: &str, wanted: impl Fn(usize) -> bool) -> Result<usize, NotMet> {
+        let found = OnceLock::new();
+        wait_until(what, PATIENCE, || async {
+            let Some(primary) = self.primary().await.filter(|primary| wanted(*primary)) else {
+                return false;
+            };
+            let said = self.replication(primary).await;
+            said.get("role").is_some_and(|role| role == "master") && found.set(primary).is_ok()
+        })
+        .await?;
+        Ok(*found.get().expect("it was found, or the wait is an error"))
     }
 
     /// What keeps the set from being healthy.

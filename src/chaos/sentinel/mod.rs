@@ -205,7 +205,7 @@ impl SentinelSet {
         Ok(())
     }
 
-    pub(super) async fn primary_or_error(&self) -> io::Result<usize> {
+    async fn primary_or_error(&self) -> io::Result<usize> {
         let unknown = || {
             let text = "no majority of the sentinels names a primary";
             io::Error::new(io::ErrorKind::NotFound, text)

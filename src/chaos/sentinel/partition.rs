@@ -82,12 +82,22 @@ impl SentinelSet {
     ///
     /// Dropped half-way, nothing is cut.
     pub async fn split_brain(&self) -> io::Result<usize> {
-        let primary = self.isolate_primary().await?;
-        self.cut_clients_from_sentinels();
-        for node in (0..self.nodes.len()).filter(|node| *node != primary) {
-            self.cut_clients_from(node);
-        }
+        let primary = self.primary_or_error().await?;
+        self.leave_with_clients(primary);
         Ok(primary)
+    }
+
+    /// A node and all clients on one side, all the rest on the other.
+    ///
+    /// # Panics
+    ///
+    /// There are fewer nodes, or no proxies.
+    pub fn leave_with_clients(&self, node: usize) {
+        self.isolate(node);
+        self.cut_clients_from_sentinels();
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.cut_clients_from(other);
+        }
     }
 
     /// Cuts a node from everybody, clients included.

@@ -114,6 +114,11 @@ impl<T: Spoolable> Keeping<T> {
         !self.left.is_empty() || self.tail.is_in_pass()
     }
 
+    /// Whether no pass is under way or due: Redis has all that it has ever acknowledged.
+    pub(super) fn is_through(&self) -> bool {
+        !self.is_in_pass() && self.passed.is_some()
+    }
+
     /// The only connection over which a batch of `lane` may go. One that follows another lane's must not
     /// reach a server that may have lost that one's.
     pub(super) fn only_over(&self, lane: LaneId) -> Option<u64> {
@@ -130,6 +135,17 @@ impl<T: Spoolable> Keeping<T> {
         AsOf {
             term: self.view.term,
             history: self.view.history.clone(),
+        }
+    }
+
+    /// What still holds of `sent` at the answer. A request may have been tried again over a later connection,
+    /// and then it is not known which server has answered.
+    pub(super) fn at_answer(&self, sent: &AsOf) -> AsOf {
+        let replicas = self.replicas.as_ref();
+        let same_term = replicas.is_none_or(|replicas| replicas.term() == sent.term);
+        AsOf {
+            term: sent.term,
+            history: sent.history.clone().filter(|_| same_term),
         }
     }
 
@@ -207,7 +223,8 @@ impl<T: Spoolable> Queue<T> {
         self.start_spill(now);
         self.keeping.show_want();
         self.show_tail();
-        self.lane.hold_up(self.keeping.is_in_pass());
+        let detoured = self.shared.detour().is_some();
+        self.lane.hold_up(self.keeping.is_in_pass() && !detoured);
     }
 
     pub(super) fn trim(&mut self, now: Instant) {

@@ -130,10 +130,19 @@ struct Outgoing<T> {
 struct Sending<T> {
     batch: Batch<T>,
     from: From,
+    keeper: Keeper,
     sent: AsOf,
     /// The service has let the batch's deadline pass by far, and is not waited for any longer.
     give_up: Instant,
     answer: BoxFuture<'static, Result<Applied, Error>>,
+}
+
+/// Who has records once they are taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    FarEnd,
+    /// They have gone by a [detour](super::Spool::detour), and the far end is not to be asked for them.
+    SomebodyElse,
 }
 
 enum From {
@@ -267,7 +276,7 @@ impl<T: Spoolable> Queue<T> {
     fn is_settled(&self) -> bool {
         self.lane.is_idle()
             && self.confirming.is_idle()
-            && self.keeping.left.is_empty()
+            && self.keeping.is_through()
             && !self.replay.is_parking()
             && self.intake.gathered().is_none()
     }
@@ -297,7 +306,11 @@ impl<T: Spoolable> Queue<T> {
         {
             // Nothing can come late any more, so Redis may forget the lane.
             let end = Batch::question(self.id, self.name.clone(), Asks::End);
-            let _ = tokio::time::timeout(self.shared.options.spool_after, self.send(end)).await;
+            let _ = tokio::time::timeout(
+                self.shared.options.spool_after,
+                self.send(end, self.shared.way_out()),
+            )
+            .await;
         }
         self.move_state(None);
         for done in self.closing.take().into_iter().flat_map(|(_, done)| done) {
@@ -318,8 +331,8 @@ impl<T: Spoolable> Queue<T> {
     /// would pass unnoticed.
     fn start(&mut self, now: Instant, cx: &Context<'_>) {
         self.on_time(now);
-        self.keep(now);
         self.release_overdue(now);
+        self.keep(now);
         self.start_confirm(now);
         if self.replay.promote() {
             self.lane.adopted();

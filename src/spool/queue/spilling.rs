@@ -187,17 +187,19 @@ impl<T: Spoolable> Queue<T> {
     /// they lack.
     pub(super) async fn end_tail(&mut self, until: Instant) {
         let patience = until.min(Instant::now() + END_PATIENCE);
-        while self.keeping.spills() && !self.keeping.tail.is_empty() {
-            self.keeping.hurry();
-            let Some(mut changes) = self.keeping.watch() else {
-                break;
-            };
-            self.on_replicas();
-            self.trim(Instant::now());
-            if self.keeping.tail.is_empty()
-                || !matches!(timeout_at(patience, changes.changed()).await, Ok(Ok(())))
-            {
-                break;
+        let changes = self.keeping.watch();
+        if let Some(mut changes) = changes.filter(|_| self.keeping.spills()) {
+            loop {
+                self.on_replicas();
+                self.trim(Instant::now());
+                if self.keeping.tail.is_empty() {
+                    break;
+                }
+                self.keeping.hurry();
+                let changed = timeout_at(patience, changes.changed()).await;
+                if !matches!(changed, Ok(Ok(()))) {
+                    break;
+                }
             }
         }
         let disk_timeout = self.shared.options.disk_timeout;
@@ -266,7 +268,8 @@ impl<T: Spoolable> Queue<T> {
         let mut records = Vec::new();
         let mut size = 0;
         for piece in pieces.filter_map(|bytes| Piece::read(bytes.clone())) {
-            if piece.lane == lane && piece.number == first + records.len() as u64 {
+            let next = first + records.len() as u64;
+            if piece.lane == lane && piece.number == next && next <= last {
                 let Ok(record) = T::decode(&self.name, piece.record) else {
                     break;
                 };
