@@ -199,7 +199,12 @@ impl Progress {
     ///
     /// A replica that was there within the last [`GRACE`] counts with what it had: it may be back soon, and
     /// be the one that is promoted.
-    pub(super) fn note(&mut self, reading: u64, roles: Vec<Role>, now: Instant) -> Option<(u64, usize)> {
+    pub(super) fn note(
+        &mut self,
+        reading: u64,
+        roles: Vec<Role>,
+        now: Instant,
+    ) -> Option<(u64, usize)> {
         self.primaries.resize_with(roles.len(), HashMap::new);
         let offsets = roles.iter().map(|role| role.offset).collect();
         let mut online = usize::MAX;

@@ -30,11 +30,11 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(super) use self::routing::attempt;
 use self::{
     layout::{Layout, Node},
     terms::Term,
 };
-pub(super) use self::routing::attempt;
 use super::{
     ConnectError, ConnectOptions, Status,
     deployment::{Address, Deployment, Endpoint},

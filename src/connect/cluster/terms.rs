@@ -44,9 +44,15 @@ impl Term {
 
     /// The one after this, if there is a connection that this one has not, or if a node has come or gone.
     pub(super) fn next(&self, layout: &Layout<Arc<Inner>>) -> Option<Self> {
-        let now: Vec<_> = layout.nodes().iter().map(|node| Member::of(&node.server)).collect();
+        let now: Vec<_> = layout
+            .nodes()
+            .iter()
+            .map(|node| Member::of(&node.server))
+            .collect();
         let same_nodes = now.len() == self.members.len()
-            && now.iter().all(|member| self.member(&member.server).is_some());
+            && now
+                .iter()
+                .all(|member| self.member(&member.server).is_some());
         let is_news = |member: &Member| match &member.generation {
             Some(generation) => !self.has(generation),
             None => false,
@@ -102,7 +108,8 @@ impl Term {
         self.is_whole
             && layout.nodes().iter().all(|node| {
                 let now = Member::of(&node.server);
-                now.generation.is_some_and(|generation| self.has(&generation))
+                now.generation
+                    .is_some_and(|generation| self.has(&generation))
             })
     }
 }
