@@ -5,11 +5,16 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench chaos chaos-spool lint doc alerts cargo redis faults
+.PHONY: help demo test bench chaos chaos-seeds chaos-spool lint doc alerts cargo redis faults
 
 # What the demo is given: make demo ARGS="--jobs 1000000 --seed 7"
 ARGS ?=
-# How many seeds `make chaos` runs where `make test` runs 200.
+# `make chaos`: which schedule of faults (a random one), for how long in all, and against what:
+# standalone, sentinel, cluster or all.
+SEED ?=
+MINUTES ?= 2
+TOPOLOGY ?= all
+# How many seeds `make chaos-seeds` runs where `make test` runs 200.
 SEEDS ?= 2000
 # How many records `make chaos-spool` sends through a small window.
 CHURN ?= 1000000
@@ -38,14 +43,23 @@ test: cargo faults ## all tests, the documentation's examples, and a short run o
 	run quickstart "Spooled" redis://127.0.0.1:1; \
 	run layers "arrived: 1 2 3 4 5 6"; \
 	run wrap_your_client "arrived: 1 2 3 3 4 5 6 7 8 9"; \
+	run standby "lost=0 recovered=0 out_of_order=0"; \
 	run metrics "seawall_outages_total 1" --once; \
-	run outage "lost=0 duplicated=0 out_of_order=0" --jobs 20000 --seconds 6 --seed 1
+	run outage "lost=0 duplicated=0 out_of_order=0" --jobs 20000 --seconds 6 --seed 1; \
+	run chaos_test "lost=0" 1; \
+	run chaos "chaos: topology=standalone ack=spooled seed=1" --topology standalone --minutes 0.15 --seed 1; \
+	run chaos "chaos: topology=sentinel ack=spooled seed=1" --topology sentinel --minutes 0.25 --seed 1
 
 bench: cargo redis ## the benches: tables on the screen, JSON under target/
 	cargo bench --locked --features chaos,encrypt
 
-chaos: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
-	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash
+chaos: cargo redis ## hurt Redis, its network and the producers at random, and balance the books (SEED=7 MINUTES=2 TOPOLOGY=all)
+	@cargo build --release --locked --features chaos --example chaos
+	@cargo run --quiet --release --locked --features chaos --example chaos -- \
+		--minutes $(MINUTES) --topology $(TOPOLOGY) $(if $(SEED),--seed $(SEED))
+
+chaos-seeds: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
+	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash --test topology
 
 chaos-spool: cargo faults ## the spool's crashes and faults, all of them (SEEDS=2000, CHURN=1000000)
 	SEAWALL_STATES=2000 SEAWALL_KILLS=all SEAWALL_CYCLES=1000 SEAWALL_SEEDS=$(SEEDS) \

@@ -1,20 +1,28 @@
 //! Tells the breaker and the spool that Redis is back, without waiting for a user's call to find out.
 
-use tokio::{sync::watch, task::JoinHandle};
+use std::time::Duration;
 
-use crate::{breaker::BreakerHandle, connect::Status};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use crate::{
+    breaker::{BreakerHandle, State},
+    connect::Status,
+};
 
 /// A task that lives as long as this value.
 pub(super) struct Recovery {
-    recoveries: watch::Receiver<u64>,
+    recoveries: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
 impl Recovery {
     /// Watches the connection and the breaker.
     pub(super) fn watch(mut connection: watch::Receiver<Status>, breaker: BreakerHandle) -> Self {
-        let (sender, recoveries) = watch::channel(0);
+        let recoveries = watch::Sender::new(0);
         let mut closings = breaker.recoveries();
+        let sender = recoveries.clone();
+        let mut states = breaker.subscribe();
+        let mut excused = None;
         let task = tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -23,9 +31,21 @@ impl Recovery {
                         Ok(()) => continue,
                         Err(_) => break,
                     },
+                    changed = states.changed() => {
+                        let opened = states.borrow_and_update().state == State::Open;
+                        let status = *connection.borrow();
+                        if changed.is_err() {
+                            break;
+                        }
+                        if !opened || !is_fresh(status, excused, Instant::now()) {
+                            continue;
+                        }
+                        excused = Some(status.generation);
+                        breaker.probe_now();
+                    },
                     changed = closings.changed() => if changed.is_err() { break },
                 }
-                sender.send_modify(|recoveries| *recoveries += 1);
+                announce(&sender);
             }
         });
         Self { recoveries, task }
@@ -33,12 +53,82 @@ impl Recovery {
 
     /// A count that grows whenever Redis is back.
     pub(super) fn signal(&self) -> watch::Receiver<u64> {
-        self.recoveries.clone()
+        self.recoveries.subscribe()
+    }
+
+    /// Has what waits look again now, since there is a way for it.
+    pub(super) fn announce(&self) {
+        announce(&self.recoveries);
     }
 }
+
+fn announce(recoveries: &watch::Sender<u64>) {
+    recoveries.send_modify(|recoveries| *recoveries += 1);
+}
+
+/// Whether what has opened the breaker were calls of the connection before this one: they end with it, and
+/// are counted only after the new one is there. Once for each connection.
+fn is_fresh(status: Status, excused: Option<u64>, now: Instant) -> bool {
+    status.up
+        && excused != Some(status.generation)
+        && now.saturating_duration_since(status.since) < FRESH
+}
+
+/// How long after a connection was made the calls of the one before it may still be counted.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl Drop for Recovery {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::breaker::{BreakerLayer, BreakerOptions};
+
+    fn status(generation: u64) -> Status {
+        Status {
+            up: true,
+            generation,
+            since: Instant::now(),
+            trouble: None,
+        }
+    }
+
+    /// Lets the task have its turn: the clock moves only once everybody waits.
+    async fn settled() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_of_the_last_connection_do_not_keep_the_breaker_open_on_the_new_one() {
+        let breaker = BreakerLayer::new(BreakerOptions::default()).handle();
+        let (connection, watched) = watch::channel(status(1));
+        let _recovery = Recovery::watch(watched, breaker.clone());
+        settled().await;
+        connection.send_replace(status(2));
+        settled().await;
+        breaker.trip();
+        settled().await;
+        assert_eq!(breaker.retry_after(), Some(Duration::ZERO));
+
+        // Once: then it is this connection that fails.
+        breaker.reset();
+        breaker.trip();
+        settled().await;
+        assert!(breaker.retry_after() > Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_worked_for_a_while_is_to_blame_itself() {
+        let breaker = BreakerLayer::new(BreakerOptions::default()).handle();
+        let (_connection, watched) = watch::channel(status(1));
+        let _recovery = Recovery::watch(watched, breaker.clone());
+        tokio::time::sleep(FRESH).await;
+        breaker.trip();
+        settled().await;
+        assert!(breaker.retry_after() > Some(Duration::ZERO));
     }
 }

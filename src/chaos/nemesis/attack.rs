@@ -30,6 +30,8 @@ pub enum Attack {
     KillReplica,
     /// A replica is stopped with SIGSTOP.
     FreezeReplica,
+    /// A slot of a cluster that is in use moves to another primary, key by key.
+    MoveSlot,
     /// A sentinel is killed with SIGKILL, and started again in the end.
     KillSentinel,
     /// A sentinel is stopped with SIGSTOP.
@@ -64,7 +66,7 @@ pub enum Attack {
 
 impl Attack {
     /// All there are.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Kill,
         Self::Freeze,
         Self::Failover,
@@ -74,6 +76,7 @@ impl Attack {
         Self::SplitBrain,
         Self::KillReplica,
         Self::FreezeReplica,
+        Self::MoveSlot,
         Self::KillSentinel,
         Self::FreezeSentinel,
         Self::Reset,
@@ -139,6 +142,7 @@ impl Attack {
             Self::SplitBrain => "split-brain",
             Self::KillReplica => "kill-replica",
             Self::FreezeReplica => "freeze-replica",
+            Self::MoveSlot => "move-slot",
             Self::KillSentinel => "kill-sentinel",
             Self::FreezeSentinel => "freeze-sentinel",
             Self::Reset => "reset",

@@ -1,6 +1,7 @@
 //! Attacks in an order that a seed decides, each of them healed before the next.
 
 mod attack;
+mod redis_cluster;
 mod schedule;
 mod sentinel_set;
 mod standalone;

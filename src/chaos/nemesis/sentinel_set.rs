@@ -64,6 +64,8 @@ impl Target for SentinelSet {
                 self.cut_replication(primary);
                 sleep(strike.lasts.min(LONGEST_CUT)).await;
                 self.node_mut(primary).kill().await?;
+                // Else it would be back with all it has.
+                self.wait_for_primary_other_than(primary).await?;
                 of_primary("was cut from its replicas and then killed")
             }
             Attack::Isolate => {

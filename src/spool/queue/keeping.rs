@@ -138,6 +138,17 @@ impl<T: Spoolable> Keeping<T> {
         }
     }
 
+    /// What still holds of `sent` at the answer. A request may have been tried again over a later connection,
+    /// and then it is not known which server has answered.
+    pub(super) fn at_answer(&self, sent: &AsOf) -> AsOf {
+        let replicas = self.replicas.as_ref();
+        let same_term = replicas.is_none_or(|replicas| replicas.term() == sent.term);
+        AsOf {
+            term: sent.term,
+            history: sent.history.clone().filter(|_| same_term),
+        }
+    }
+
     pub(super) fn watch(&self) -> Option<tokio::sync::watch::Receiver<View>> {
         self.replicas.as_ref().map(Replicas::watch)
     }
@@ -212,7 +223,8 @@ impl<T: Spoolable> Queue<T> {
         self.start_spill(now);
         self.keeping.show_want();
         self.show_tail();
-        self.lane.hold_up(self.keeping.is_in_pass());
+        let detoured = self.shared.detour().is_some();
+        self.lane.hold_up(self.keeping.is_in_pass() && !detoured);
     }
 
     pub(super) fn trim(&mut self, now: Instant) {
