@@ -41,11 +41,7 @@ async fn a_call_to_a_frozen_node_with_the_redis_crate() {
         let owner = cluster.owner_of("n").await.unwrap();
         cluster.freeze(owner).await.unwrap();
         let began = Instant::now();
-        let answer = timeout(
-            Duration::from_secs(8),
-            connection.incr::<_, _, i64>("n", 1),
-        )
-        .await;
+        let answer = timeout(Duration::from_secs(8), connection.incr::<_, _, i64>("n", 1)).await;
         let took = began.elapsed();
         drop(connection);
         cluster.thaw(owner).unwrap();
