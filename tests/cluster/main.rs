@@ -10,6 +10,7 @@ mod kit;
 mod moves;
 mod outages;
 mod peer;
+mod repair;
 #[path = "../shared/seeds.rs"]
 mod seeds;
 mod support;
