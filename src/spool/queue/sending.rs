@@ -329,8 +329,10 @@ impl<T: Spoolable> Queue<T> {
                 if confirms {
                     self.await_part(done, now);
                 }
-                self.replay
+                let done = self
+                    .replay
                     .remove(&mut from, through, &self.shared, &mut self.lane);
+                self.done_with(done);
                 From::Disk(from)
             }
             From::Tail => From::Tail,

@@ -23,7 +23,7 @@ pub(super) use self::{
     pass::{Shortfall, Step},
     piece::{Piece, queue_of, tail_of},
 };
-use super::{Batch, LaneId};
+use super::{Batch, LaneId, commit::Done};
 use crate::replicas::View;
 
 /// The tail of one queue.
@@ -55,6 +55,9 @@ pub(super) struct Entry<T> {
     pub(super) last: u64,
     pub(super) memory: Option<Batch<T>>,
     pub(super) disk: Option<OnDisk>,
+    /// It came from disk, and is still there for the case that this process dies with Redis: to be noted as
+    /// done with when the entry goes.
+    mark: Option<Done>,
     at: Instant,
     seen: Seen,
     bytes: usize,
@@ -80,6 +83,15 @@ pub(super) struct OnDisk {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) bytes: u64,
+}
+
+/// What is not wanted any more of what is on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gone {
+    /// In the tail's own lane.
+    pub(super) disk: Option<OnDisk>,
+    /// In the lane that it came from.
+    pub(super) mark: Option<Done>,
 }
 
 /// What is known of a lane.
@@ -143,6 +155,7 @@ impl<T> Tail<T> {
             last,
             memory: Some(batch),
             disk: None,
+            mark: None,
             at: now,
             seen,
             bytes,
@@ -150,6 +163,28 @@ impl<T> Tail<T> {
             held,
             dead: false,
         });
+    }
+
+    /// What was acknowledged last came from disk, and stays there as long as it is kept here. Gives `mark`
+    /// back if it is not.
+    pub(super) fn keep_on_disk(&mut self, mark: Done) -> Option<Done> {
+        match self.entries.back_mut() {
+            Some(last) => last.mark.replace(mark),
+            None => Some(mark),
+        }
+    }
+
+    /// What has come from disk need not stay there any longer.
+    pub(super) fn take_marks(&mut self) -> Vec<Gone> {
+        let marks = self
+            .entries
+            .iter_mut()
+            .filter_map(|entry| entry.mark.take());
+        let gone = marks.map(|mark| Gone {
+            disk: None,
+            mark: Some(mark),
+        });
+        gone.collect()
     }
 
     fn push(&mut self, entry: Entry<T>) {
@@ -167,6 +202,7 @@ impl<T> Tail<T> {
             last,
             memory: None,
             disk: Some(disk),
+            mark: None,
             at: now,
             seen: Seen { term: 0, stamp: 0 },
             bytes: 0,
@@ -217,7 +253,7 @@ impl<T> Tail<T> {
         least: usize,
         max_age: Duration,
         now: Instant,
-    ) -> Vec<OnDisk> {
+    ) -> Vec<Gone> {
         let expects = view.expects_replicas || least > 0;
         let mut gone = Vec::new();
         while let Some(entry) = self.entries.front() {
@@ -226,7 +262,8 @@ impl<T> Tail<T> {
             if !entry.dead && (entry.missing || entry.held || !(covered || aged)) {
                 break;
             }
-            gone.extend(self.take_front());
+            let front = self.take_front();
+            gone.extend(front.filter(|gone| *gone != Gone::default()));
         }
         self.forget_lanes();
         gone
@@ -239,17 +276,20 @@ impl<T> Tail<T> {
 
     /// Gives up the oldest entry, if there is one that nobody waits for. Says which numbers those are, and
     /// what is on disk of it.
-    pub(super) fn shed(&mut self) -> Option<((LaneId, u64, u64), Option<OnDisk>)> {
+    pub(super) fn shed(&mut self) -> Option<((LaneId, u64, u64), Gone)> {
         let front = self.entries.front().filter(|front| !front.held)?;
         let which = (front.lane, front.first, front.last);
-        Some((which, self.take_front()))
+        Some((which, self.take_front()?))
     }
 
-    fn take_front(&mut self) -> Option<OnDisk> {
+    fn take_front(&mut self) -> Option<Gone> {
         let entry = self.entries.pop_front()?;
         self.missing -= usize::from(entry.missing);
         self.size.take(&entry);
-        entry.disk
+        Some(Gone {
+            disk: entry.disk,
+            mark: entry.mark,
+        })
     }
 
     /// Keeps what is known of the lanes that have entries, and of the one that was last acknowledged.
@@ -287,24 +327,23 @@ impl<T> Tail<T> {
             .map(|(_, entry)| entry)
     }
 
-    /// The entry that begins with this number is on disk, and leaves the memory. Says whether it was still
-    /// wanted.
-    pub(super) fn spilled(&mut self, lane: LaneId, first: u64, disk: OnDisk) -> bool {
+    /// The entry that begins with this number is on disk, and leaves the memory. Gives what is not wanted
+    /// any more by that; `None` if it is the entry itself.
+    pub(super) fn spilled(&mut self, lane: LaneId, first: u64, disk: OnDisk) -> Option<Gone> {
         let found = self
             .entries
             .iter_mut()
             .find(|entry| entry.lane == lane && entry.first == first && entry.disk.is_none());
-        let Some(entry) = found else {
-            return false;
-        };
+        let entry = found?;
         self.size.take(entry);
         entry.disk = Some(disk);
+        let mark = entry.mark.take();
         if !entry.missing {
             entry.bytes = 0;
             entry.memory = None;
         }
         self.size.add(entry);
-        true
+        Some(Gone { disk: None, mark })
     }
 
     /// The first missing entry has been read from disk.
