@@ -14,3 +14,5 @@ mod repair;
 #[path = "../shared/seeds.rs"]
 mod seeds;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
