@@ -169,7 +169,7 @@ pub(super) fn from_vars(
             why: "set it to redis://host:port",
         });
     };
-    read(url.into(), None, settings)
+    read(Topology::single(url), None, settings)
 }
 
 const PREFIX: &str = "SEAWALL_";
