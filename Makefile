@@ -43,6 +43,7 @@ test: cargo faults ## all tests, the documentation's examples, and a short run o
 	run quickstart "Spooled" redis://127.0.0.1:1; \
 	run layers "arrived: 1 2 3 4 5 6"; \
 	run wrap_your_client "arrived: 1 2 3 3 4 5 6 7 8 9"; \
+	run standby "lost=0 recovered=0 out_of_order=0"; \
 	run metrics "seawall_outages_total 1" --once; \
 	run outage "lost=0 duplicated=0 out_of_order=0" --jobs 20000 --seconds 6 --seed 1; \
 	run chaos "chaos: topology=standalone ack=spooled seed=1" --topology standalone --minutes 0.15 --seed 1; \
@@ -57,7 +58,7 @@ chaos: cargo redis ## hurt Redis, its network and the producers at random, and b
 		--minutes $(MINUTES) --topology $(TOPOLOGY) $(if $(SEED),--seed $(SEED))
 
 chaos-seeds: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
-	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash
+	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash --test topology
 
 chaos-spool: cargo faults ## the spool's crashes and faults, all of them (SEEDS=2000, CHURN=1000000)
 	SEAWALL_STATES=2000 SEAWALL_KILLS=all SEAWALL_CYCLES=1000 SEAWALL_SEEDS=$(SEEDS) \

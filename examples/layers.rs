@@ -7,7 +7,7 @@
 //!
 //! It starts a Redis of its own, enqueues, kills it, enqueues, starts it again, and shows what has
 //! arrived: `1 2 3 4 5 6`, the first three delivered, the others spooled. Compare `main` with
-//! `src/stack/builder.rs`, which is the same without the layers in between.
+//! `src/stack/arm.rs`, which is the same without the layers in between.
 #![allow(clippy::print_stdout, reason = "a program, not the library")]
 
 use std::time::Duration;

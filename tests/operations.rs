@@ -13,12 +13,13 @@ use std::{
 };
 
 use prometheus::proto::{MetricFamily, MetricType};
-use seawall::{Job, RedisCall, Seawall, chaos::RedisServer};
+use seawall::{Job, RedisCall, Seawall, chaos::RedisServer, stack::Topology};
 
 #[tokio::test]
 async fn the_catalogue_is_what_is_exposed() {
     let documented = documented(&read("docs/operations.md"));
-    let exposed = exposed(&a_short_run().await);
+    let mut exposed = exposed(&a_short_run().await);
+    exposed.extend(only_of_targets(&exposed).await);
     let names =
         |catalogue: &BTreeMap<String, Metric>| catalogue.keys().cloned().collect::<BTreeSet<_>>();
     let only = |these: &BTreeSet<String>, those: &BTreeSet<String>| -> Vec<String> {
@@ -47,7 +48,7 @@ async fn the_catalogue_is_what_is_exposed() {
 }
 
 /// Labels whose values are the application's.
-const OPEN: [&str; 3] = ["address", "call", "queue"];
+const OPEN: [&str; 4] = ["address", "call", "queue", "target"];
 
 #[test]
 fn the_alerts_name_only_metrics_that_exist() {
@@ -188,6 +189,23 @@ async fn a_short_run() -> Vec<MetricFamily> {
     seawall.flush().await;
     run().await;
     registry.gather()
+}
+
+/// What is exposed with several deployments alone. With them, everything has the label `target`.
+async fn only_of_targets(single: &BTreeMap<String, Metric>) -> BTreeMap<String, Metric> {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = prometheus::Registry::new();
+    let topology = Topology::failover(["redis://127.0.0.1:1", "redis://127.0.0.1:2"]);
+    let builder = Seawall::builder(topology.with_names(["a", "b"]), dir.path()).unwrap();
+    let seawall = builder.metrics(&registry).connect().await.unwrap();
+    let mut several = exposed(&registry.gather());
+    drop(seawall);
+    let both = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+    for (name, metric) in &several {
+        assert_eq!(metric.labels["target"], both, "{name}");
+    }
+    several.retain(|name, _| !single.contains_key(name));
+    several
 }
 
 fn exposed(families: &[MetricFamily]) -> BTreeMap<String, Metric> {

@@ -30,7 +30,9 @@
 //! assert_eq!(call.name(), "save_user");
 //! ```
 
+pub(crate) mod keys;
 mod reads;
+pub(crate) mod slot;
 
 use std::{fmt, sync::Arc, time::Duration};
 

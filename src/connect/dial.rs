@@ -87,6 +87,16 @@ impl Dialer {
         .await
     }
 
+    /// As [`dial`](Self::dial), to a server of any role.
+    pub(super) async fn visit(
+        &self,
+        at: &Address,
+        cut: CancellationToken,
+    ) -> Result<MultiplexedConnection, Trouble> {
+        let connecting = self.connect(at, &self.login, plain(), cut.clone(), || {});
+        self.in_time(cut, connecting).await
+    }
+
     /// As [`dial`](Self::dial), to a sentinel, whose announcements go to `pushes`.
     pub(super) async fn sentinel(
         &self,

@@ -24,12 +24,6 @@ pub enum ConnectError {
         /// What to change.
         why: Cow<'static, str>,
     },
-    /// The URL asks for something that this version cannot do.
-    #[error("{what} is not supported yet")]
-    NotSupported {
-        /// What was asked for.
-        what: &'static str,
-    },
     /// The URL asks for something that was not compiled in.
     #[error("{scheme}:// URLs need seawall's feature `{feature}`")]
     MissingFeature {

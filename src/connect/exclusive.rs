@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ConnectError,
+    exchange::{out_of_time, send},
     generation::Generation,
-    service::{Inner, out_of_time, send},
+    service::Inner,
     shared::Shared,
 };
 use crate::{

@@ -100,9 +100,11 @@
 //! # }
 //! ```
 
+mod cluster;
 mod deployment;
 mod dial;
 mod error;
+mod exchange;
 mod exclusive;
 mod generation;
 mod hosts;

@@ -318,6 +318,9 @@ impl ConnectOptions {
                 "must be 1 to 64 printable ASCII characters without spaces",
             ));
         }
+        if self.database != 0 && matches!(self.deployment, Deployment::Cluster(_)) {
+            return Err(ConnectError::setting("database", "must be 0 in a cluster"));
+        }
         if self.username.is_some() && self.password.is_none() {
             return Err(ConnectError::setting(
                 "username",

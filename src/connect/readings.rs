@@ -13,7 +13,7 @@ use std::{
 use redis::{RedisError, Value, aio::MultiplexedConnection};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{generation::Generation, shared::Shared, status::Trouble};
+use super::{dial::Dialer, generation::Generation, shared::Shared, status::Trouble};
 
 /// Takes readings for as long as somebody wants them; ends when the server turns out to be a replica.
 pub(super) async fn watch(shared: &Shared, generation: &Generation) -> Trouble {
@@ -53,7 +53,7 @@ pub(super) async fn watch(shared: &Shared, generation: &Generation) -> Trouble {
             _ => {}
         }
         if hurried && progress.has_replicas() {
-            press(shared, generation, &mut waiter).await;
+            press(&shared.dialer, generation, &mut waiter).await;
         } else {
             tokio::select! {
                 () = sleep(INTERVAL) => {}
@@ -64,15 +64,13 @@ pub(super) async fn watch(shared: &Shared, generation: &Generation) -> Trouble {
 }
 
 /// Has the replicas acknowledge what they have.
-async fn press(
-    shared: &Shared,
+pub(super) async fn press(
+    dialer: &Dialer,
     generation: &Generation,
     waiter: &mut Option<MultiplexedConnection>,
 ) {
     if waiter.is_none() {
-        let dialed = shared
-            .dialer
-            .dial(&generation.address, generation.cut().child_token(), || {});
+        let dialed = dialer.dial(&generation.address, generation.cut().child_token(), || {});
         *waiter = dialed.await.ok();
     }
     let Some(connection) = waiter else {
@@ -93,7 +91,7 @@ async fn press(
     }
 }
 
-async fn roles(generation: &Generation) -> Result<Vec<Value>, RedisError> {
+pub(super) async fn roles(generation: &Generation) -> Result<Vec<Value>, RedisError> {
     let role = generation
         .line()
         .send_packed_command(&redis::cmd("ROLE"))
@@ -126,21 +124,21 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 
 /// What a primary says of itself and its replicas.
 #[derive(Debug, PartialEq, Eq)]
-struct Role {
+pub(super) struct Role {
     offset: u64,
     /// The address of each, and the offset that it has acknowledged.
-    replicas: Vec<(String, u64)>,
+    pub(super) replicas: Vec<(String, u64)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum NotAPrimary {
+pub(super) enum NotAPrimary {
     Replica,
     Unreadable,
 }
 
 impl Role {
     /// Reads an answer to ROLE.
-    fn read(answer: &Value) -> Result<Self, NotAPrimary> {
+    pub(super) fn read(answer: &Value) -> Result<Self, NotAPrimary> {
         let Value::Array(parts) = answer else {
             return Err(NotAPrimary::Unreadable);
         };
@@ -182,7 +180,7 @@ fn text(value: &Value) -> Option<&str> {
 
 /// Readings, and which of them the replicas have passed.
 #[derive(Debug, Default)]
-struct Progress {
+pub(super) struct Progress {
     /// The number of each, and the offset that each primary had.
     pending: VecDeque<(u64, Vec<u64>)>,
     /// The replicas of each primary.
@@ -201,7 +199,12 @@ impl Progress {
     ///
     /// A replica that was there within the last [`GRACE`] counts with what it had: it may be back soon, and
     /// be the one that is promoted.
-    fn note(&mut self, reading: u64, roles: Vec<Role>, now: Instant) -> Option<(u64, usize)> {
+    pub(super) fn note(
+        &mut self,
+        reading: u64,
+        roles: Vec<Role>,
+        now: Instant,
+    ) -> Option<(u64, usize)> {
         self.primaries.resize_with(roles.len(), HashMap::new);
         let offsets = roles.iter().map(|role| role.offset).collect();
         let mut online = usize::MAX;
@@ -235,14 +238,14 @@ impl Progress {
         passed.map(|reading| (reading, online))
     }
 
-    fn has_replicas(&self) -> bool {
+    pub(super) fn has_replicas(&self) -> bool {
         self.primaries.iter().any(|known| !known.is_empty())
     }
 }
 
 /// Between two readings that nobody is in a hurry for.
-const INTERVAL: Duration = Duration::from_millis(250);
-const SHORTEST: Duration = Duration::from_millis(5);
+pub(super) const INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const SHORTEST: Duration = Duration::from_millis(5);
 
 /// How long replicas that are asked have to answer.
 const PRESS: Duration = Duration::from_millis(20);

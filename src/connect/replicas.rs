@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     deployment::Endpoint,
+    exchange::{Refusal, send},
     generation::Suspicion,
     pace::Pace,
     sentinel::Sentinels,
-    service::{Refusal, send},
     shared::Shared,
     status::Trouble,
 };

@@ -3,7 +3,6 @@
 use std::{future::pending, sync::Arc};
 
 use super::{
-    ConnectError,
     deployment::{Address, Deployment},
     generation::Generation,
     options::ConnectOptions,
@@ -20,18 +19,17 @@ pub(super) enum Route {
 }
 
 impl Route {
-    pub(super) fn new(options: &ConnectOptions) -> Result<Self, ConnectError> {
+    /// `None` for a cluster, to each node of which there is one.
+    pub(super) fn of(options: &ConnectOptions) -> Option<Self> {
         match &options.deployment {
-            Deployment::Standalone(address) => Ok(Self::Fixed(address.clone())),
-            Deployment::Sentinel(group) => Ok(Self::Sentinel(Arc::new(Sentinels::new(
+            Deployment::Standalone(address) => Some(Self::Fixed(address.clone())),
+            Deployment::Sentinel(group) => Some(Self::Sentinel(Arc::new(Sentinels::new(
                 group,
                 options.sentinel_tls.unwrap_or(group.tls),
                 options.sentinel_poll,
                 options.replica_reads,
             )))),
-            Deployment::Cluster(_) => Err(ConnectError::NotSupported {
-                what: "Redis Cluster (redis+cluster://)",
-            }),
+            Deployment::Cluster(_) => None,
         }
     }
 }

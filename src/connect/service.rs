@@ -8,28 +8,23 @@ use std::{
     time::Duration,
 };
 
-use redis::{
-    ErrorKind as RedisKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection,
-};
-use tokio::{
-    runtime::Handle,
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::{runtime::Handle, sync::watch, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::Service;
 
 use super::{
-    ConnectError, ConnectOptions, Exclusive, Status, dial::Dialer, exclusive::Pool, route::Route,
-    shared::Shared, supervisor,
+    ConnectError, ConnectOptions, Exclusive, Status,
+    cluster::{self, Cluster},
+    dial::Dialer,
+    exchange::{Limit, Manner, exchange, replaced},
+    exclusive::Pool,
+    route::Route,
+    shared::Shared,
+    supervisor,
 };
-use crate::{
-    RedisCall, Reply,
-    call::{Body, Request, ScriptCall},
-    classify::{self, Class, Landed, Verdict},
-    error::{Error, ErrorKind},
-    replicas::Replicas,
-};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::{RedisCall, Reply, error::Error, replicas::Replicas};
 
 /// A connection to Redis that replaces itself.
 ///
@@ -54,13 +49,45 @@ use crate::{
 /// Dropping the future of a call harms no other call. The call may land all the same.
 #[derive(Clone)]
 pub struct Connection {
-    inner: Arc<Inner>,
+    way: Way,
 }
 
+#[derive(Clone)]
+enum Way {
+    /// To one server at a time.
+    Server(Arc<Inner>),
+    Cluster(Arc<Cluster>),
+}
+
+/// A connection to one server: the only one there is, or one node of a cluster.
 pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pool: Pool,
     _loop: DropGuard,
+}
+
+impl Inner {
+    /// Starts connecting.
+    pub(super) fn open(
+        options: ConnectOptions,
+        dialer: Arc<Dialer>,
+        route: Route,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
+        let shared = Arc::new(Shared::new(options, dialer, route));
+        let stop = CancellationToken::new();
+        let supervisor = supervisor::run(Arc::clone(&shared));
+        runtime.spawn(stop.clone().run_until_cancelled_owned(supervisor));
+        Ok(Arc::new(Self {
+            pool: Pool::new(&shared)?,
+            shared,
+            _loop: stop.drop_guard(),
+        }))
+    }
+
+    pub(super) async fn exclusive(self: &Arc<Self>) -> Result<Exclusive, Error> {
+        self.pool.take(self).await
+    }
 }
 
 impl Connection {
@@ -72,20 +99,12 @@ impl Connection {
     /// is no error here.
     pub fn open(options: ConnectOptions) -> Result<Self, ConnectError> {
         options.check()?;
-        let runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
-        let dialer = Dialer::new(&options)?;
-        let route = Route::new(&options)?;
-        let shared = Arc::new(Shared::new(options, dialer, route));
-        let stop = CancellationToken::new();
-        let supervisor = supervisor::run(Arc::clone(&shared));
-        runtime.spawn(stop.clone().run_until_cancelled_owned(supervisor));
-        Ok(Self {
-            inner: Arc::new(Inner {
-                pool: Pool::new(&shared)?,
-                shared,
-                _loop: stop.drop_guard(),
-            }),
-        })
+        let dialer = Arc::new(Dialer::new(&options)?);
+        let way = match Route::of(&options) {
+            Some(route) => Way::Server(Inner::open(options, dialer, route)?),
+            None => Way::Cluster(Cluster::open(options, dialer)?),
+        };
+        Ok(Self { way })
     }
 
     /// Finds out whether the URL names a master that is there to be found, for `limit` at most.
@@ -99,7 +118,10 @@ impl Connection {
     /// [`ConnectError::UnknownMaster`] if sentinels answer, and none knows the name. That none
     /// answers is no error: they may be back before they are needed.
     pub async fn check(&self, limit: Duration) -> Result<(), ConnectError> {
-        let Route::Sentinel(sentinels) = &self.inner.shared.route else {
+        let Way::Server(server) = &self.way else {
+            return Ok(());
+        };
+        let Route::Sentinel(sentinels) = &server.shared.route else {
             return Ok(());
         };
         let names = match timeout(limit, sentinels.other_names()).await {
@@ -115,38 +137,55 @@ impl Connection {
         }
     }
 
-    /// Waits until there is a connection, for `limit` at most.
+    /// Waits until there is a connection, for `limit` at most; to a cluster, until there is one to the
+    /// primary of each slot.
     ///
     /// Nobody has to: calls made without one fail at once. Cancel safe.
     ///
     /// # Errors
     ///
-    /// What a call would fail with, if there is still none.
+    /// What a call would fail with, if there is still none. A cluster of which some primaries are away
+    /// when time is up is no error.
     pub async fn wait_ready(&self, limit: Duration) -> Result<(), Error> {
+        let server = match &self.way {
+            Way::Server(server) => server,
+            Way::Cluster(cluster) => return cluster.wait_ready(limit).await,
+        };
         let mut status = self.status();
         // Not only until the status says so: one that is about to be replaced is up, and of no use.
-        let ready = async {
-            while self.inner.shared.current().is_err() && status.changed().await.is_ok() {}
-        };
+        let ready =
+            async { while server.shared.current().is_err() && status.changed().await.is_ok() {} };
         // If time is up, the error below says so.
         let _ = timeout(limit, ready).await;
-        self.inner.shared.current().map(drop)
+        server.shared.current().map(drop)
     }
 
     /// Whether there is a connection, since when, and what was wrong last; for watching.
+    ///
+    /// With a cluster: whether some primary is connected and the cluster says that it serves. Each
+    /// connection made to a primary, a new one after a failover say, is one more generation.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.inner.shared.status()
+        match &self.way {
+            Way::Server(server) => server.shared.status(),
+            Way::Cluster(cluster) => cluster.status(),
+        }
     }
 
-    /// What is known of the server's replicas, for
+    /// What is known of the replicas of the server, or of all primaries of a cluster, for
     /// [`SpoolOptions::with_replicas`](crate::spool::SpoolOptions::with_replicas).
     pub fn replicas(&self) -> Replicas {
-        self.inner.shared.teller.replicas()
+        match &self.way {
+            Way::Server(server) => server.shared.teller.replicas(),
+            Way::Cluster(cluster) => cluster.replicas(),
+        }
     }
 
     /// Whether there is a working connection now.
     pub fn is_up(&self) -> bool {
-        self.inner.shared.current().is_ok()
+        match &self.way {
+            Way::Server(server) => server.shared.current().is_ok(),
+            Way::Cluster(cluster) => cluster.status().borrow().up,
+        }
     }
 
     /// Takes a connection that no other call uses: for blocking reads, transactions with WATCH, and
@@ -159,18 +198,43 @@ impl Connection {
     /// - [`ErrorKind::PoolBusy`], transient and not sent, if all were in use for as long as
     ///   [`with_exclusive`](ConnectOptions::with_exclusive) allows.
     /// - [`ErrorKind::Connect`], an outage and not sent, if there is no connection to Redis.
+    /// - [`ErrorKind::Invalid`] with a cluster, whose nodes each have their keys: see
+    ///   [`exclusive_for`](Self::exclusive_for).
     pub async fn exclusive(&self) -> Result<Exclusive, Error> {
-        self.inner.pool.take(&self.inner).await
+        match &self.way {
+            Way::Server(server) => server.exclusive().await,
+            Way::Cluster(_) => Err(Error::invalid(
+                "an exclusive connection to a cluster leads to one node: name a key with \
+                 exclusive_for",
+            )),
+        }
+    }
+
+    /// As [`exclusive`](Self::exclusive), to the server that has this key: with a cluster, the primary
+    /// of its slot at this moment.
+    ///
+    /// It follows no redirection: when the slot moves away, calls on it fail with MOVED. Each node has
+    /// its own [`with_exclusive`](ConnectOptions::with_exclusive) of them. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`exclusive`](Self::exclusive), without the last.
+    pub async fn exclusive_for(&self, key: impl AsRef<[u8]>) -> Result<Exclusive, Error> {
+        match &self.way {
+            Way::Server(server) => server.exclusive().await,
+            Way::Cluster(cluster) => cluster.owner(key.as_ref())?.exclusive().await,
+        }
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = match &self.way {
+            Way::Server(server) => &server.shared.options,
+            Way::Cluster(cluster) => cluster.options(),
+        };
         f.debug_struct("Connection")
-            .field(
-                "address",
-                &format_args!("{}", self.inner.shared.options.deployment),
-            )
+            .field("address", &format_args!("{}", options.deployment))
             .field("status", &*self.status().borrow())
             .finish_non_exhaustive()
     }
@@ -180,7 +244,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.meters.up.set(0);
         self.shared.meters.master(None);
-        self.shared.meters.sentinels(0, 0);
     }
 }
 
@@ -197,20 +260,16 @@ impl Service<RedisCall> for Connection {
     }
 
     fn call(&mut self, call: RedisCall) -> ResponseFuture {
-        Box::pin(attempt(Arc::clone(&self.inner), call))
+        match &self.way {
+            Way::Server(server) => Box::pin(attempt(Arc::clone(server), call)),
+            Way::Cluster(cluster) => Box::pin(cluster::attempt(Arc::clone(cluster), call)),
+        }
     }
 }
 
 async fn attempt(inner: Arc<Inner>, call: RedisCall) -> Result<Reply, Error> {
     let shared = &*inner.shared;
-    let started = Instant::now();
-    let whole = started + shared.options.response_timeout;
-    let until = call
-        .deadline()
-        .map_or(whole, |deadline| deadline.min(whole));
-    if until <= started {
-        return Err(out_of_time(&call, Landed::No));
-    }
+    let limit = Limit::of(&call, shared.options.response_timeout)?;
     let generation = shared
         .current()
         .map_err(|error| error.with_call(call.name()))?;
@@ -221,11 +280,13 @@ async fn attempt(inner: Arc<Inner>, call: RedisCall) -> Result<Reply, Error> {
         return Err(replaced(&call));
     }
     if call.is_exclusive() {
-        let mut exclusive = inner.pool.take(&inner).await?;
-        return exclusive.call(&call).await;
+        return inner.exclusive().await?.call(&call).await;
     }
     if call.is_for_replicas() && shared.options.replica_reads {
-        let read = shared.replicas.read(&call, started, until).await;
+        let read = shared
+            .replicas
+            .read(&call, limit.started, limit.until)
+            .await;
         shared.meters.read_from(read.is_some());
         match read {
             Some(Ok(value)) => return Ok(Reply::new(value)),
@@ -233,122 +294,7 @@ async fn attempt(inner: Arc<Inner>, call: RedisCall) -> Result<Reply, Error> {
             None => {}
         }
     }
-    let mut line = generation.line();
-    let answer = timeout_at(until, send(call.body(), &mut line)).await;
-    let elapsed = started.elapsed();
-    shared.meters.seconds.observe(elapsed.as_secs_f64());
-    let mut error = match answer {
-        Ok(Ok(value)) => {
-            generation.answered();
-            if let Body::Script(_) = call.body() {
-                generation.note_answer(&value);
-            }
-            shared.meters.ok.inc();
-            return Ok(Reply::new(value));
-        }
-        Ok(Err(refusal)) => {
-            generation.note(&refusal.error);
-            if refusal.is_answer() {
-                generation.answered();
-                shared.meters.refused.inc();
-            } else {
-                shared.meters.failed.inc();
-            }
-            refusal.into_error(&call)
-        }
-        Err(_) => {
-            if until == whole {
-                generation.unanswered();
-            }
-            shared.meters.timeout.inc();
-            out_of_time(&call, Landed::Maybe)
-        }
-    };
-    error.record(1, elapsed);
-    Err(error)
-}
-
-/// The only connection that the call may go over is no more.
-fn replaced(call: &RedisCall) -> Error {
-    Error::new(ErrorKind::Connect, Verdict::new(Class::Outage, Landed::No))
-        .with_cause("the connection that it was meant for has been replaced")
-        .with_call(call.name())
-}
-
-pub(super) fn out_of_time(call: &RedisCall, landed: Landed) -> Error {
-    Error::new(ErrorKind::Timeout, Verdict::new(Class::Transient, landed)).with_call(call.name())
-}
-
-/// Sends a call and waits for its answer, for as long as it takes.
-pub(super) async fn send(body: &Body, line: &mut MultiplexedConnection) -> Result<Value, Refusal> {
-    match body {
-        Body::Command(cmd) => command(cmd, line).await.map_err(Refusal::of_command),
-        Body::Pipeline(pipeline) => pipeline.query_async(line).await.map_err(|error| Refusal {
-            verdict: classify::pipeline_error(&error, pipeline.len()),
-            error,
-        }),
-        Body::Script(script) => run(script, line).await.map_err(Refusal::of_script),
-    }
-}
-
-/// An error that stands inside the answer stays there: the command itself has run.
-async fn command(cmd: &redis::Cmd, line: &mut MultiplexedConnection) -> Result<Value, RedisError> {
-    match line.send_packed_command(cmd).await? {
-        Value::ServerError(refusal) => Err(refusal.into()),
-        answer => Ok(answer),
-    }
-}
-
-/// NOSCRIPT says that nothing has run, so the same run may follow the script's text.
-async fn run(script: &ScriptCall, line: &mut MultiplexedConnection) -> Result<Value, RedisError> {
-    match command(script.evalsha(), line).await {
-        Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::NoScript) => {
-            let mut load = redis::cmd("SCRIPT");
-            load.arg("LOAD").arg(script.source());
-            command(&load, line).await?;
-            command(script.evalsha(), line).await
-        }
-        done => done,
-    }
-}
-
-/// An error of the redis crate with its verdict.
-pub(super) struct Refusal {
-    pub(super) error: RedisError,
-    verdict: Verdict,
-}
-
-impl Refusal {
-    fn of_command(error: RedisError) -> Self {
-        Self {
-            verdict: classify::redis_error(&error),
-            error,
-        }
-    }
-
-    /// What a script has done before it failed for a reason of its own stays done. The server's reasons
-    /// to take nothing now come before its first write.
-    fn of_script(error: RedisError) -> Self {
-        let mut refusal = Self::of_command(error);
-        if refusal.verdict.class == Class::Permanent {
-            refusal.verdict.landed = Landed::Maybe;
-        }
-        refusal
-    }
-
-    pub(super) fn class(&self) -> Class {
-        self.verdict.class
-    }
-
-    /// Redis said no, as opposed to nothing.
-    fn is_answer(&self) -> bool {
-        matches!(
-            self.error.kind(),
-            RedisKind::Server(_) | RedisKind::Extension
-        )
-    }
-
-    pub(super) fn into_error(self, call: &RedisCall) -> Error {
-        Error::redis(self.verdict, &self.error).with_call(call.name())
-    }
+    exchange(&generation, call.body(), Manner::Plain, limit)
+        .await
+        .conclude(&call, limit, &shared.meters)
 }

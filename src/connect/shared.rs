@@ -30,7 +30,7 @@ use crate::{
 /// Written by the reconnect loop alone, read by every call without a lock.
 pub(super) struct Shared {
     pub(super) options: ConnectOptions,
-    pub(super) dialer: Dialer,
+    pub(super) dialer: Arc<Dialer>,
     pub(super) route: Route,
     pub(super) replicas: Replicas,
     pub(super) meters: Meters,
@@ -50,7 +50,7 @@ enum Way {
 }
 
 impl Shared {
-    pub(super) fn new(options: ConnectOptions, dialer: Dialer, route: Route) -> Self {
+    pub(super) fn new(options: ConnectOptions, dialer: Arc<Dialer>, route: Route) -> Self {
         let now = Instant::now();
         let meters = Meters::new(&options.metrics);
         meters.up.set(0);

@@ -35,6 +35,8 @@ impl Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Trouble {
+    /// The cluster says that it takes no requests: slots without a primary, or no majority.
+    ClusterDown,
     /// Connecting took longer than
     /// [`connect_timeout`](super::ConnectOptions::with_connect_timeout).
     ConnectTimeout,
@@ -48,6 +50,8 @@ pub enum Trouble {
     Lost,
     /// The sentinels have another master, which says that it is one.
     Moved,
+    /// What answers is no node of a Redis Cluster, or of one that has no slots yet.
+    NoCluster,
     /// A probe was not answered in time.
     Probe,
     /// What answers is not a Redis server, or one that cannot speak the protocol asked for.
@@ -86,12 +90,14 @@ impl Trouble {
     /// One lowercase word, as metrics and log lines have it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::ClusterDown => "cluster_down",
             Self::ConnectTimeout => "connect_timeout",
             Self::Credentials => "credentials",
             Self::Database => "database",
             Self::Loading => "loading",
             Self::Lost => "lost",
             Self::Moved => "moved",
+            Self::NoCluster => "no_cluster",
             Self::Probe => "probe",
             Self::Protocol => "protocol",
             Self::Replica => "replica",
@@ -112,12 +118,14 @@ impl Trouble {
 
     pub(super) fn explain(self) -> &'static str {
         match self {
+            Self::ClusterDown => "the cluster takes no requests",
             Self::ConnectTimeout => "connecting took too long",
             Self::Credentials => "the server does not take the user and password",
             Self::Database => "the server refused the database number",
             Self::Loading => "the server is still loading its data",
             Self::Lost => "the connection was closed",
             Self::Moved => "the sentinels have another master",
+            Self::NoCluster => "what answers is no node of a Redis Cluster that has slots",
             Self::Probe => "a probe was not answered in time",
             Self::Protocol => "what answers is not a Redis server, or does not know the protocol",
             Self::Replica => "the server is a replica",

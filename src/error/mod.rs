@@ -73,6 +73,8 @@ pub enum ErrorKind {
     Closed,
     /// No connection to Redis.
     Connect,
+    /// The keys of one call lie in several hash slots, and the Redis is a cluster.
+    CrossSlot,
     /// The job's time had passed before it could be delivered.
     Expired,
     /// A client that seawall wraps failed.
@@ -117,12 +119,21 @@ impl Error {
         Self::new(ErrorKind::Invalid, NOT_DONE).with_source(Cause(what.into()))
     }
 
+    /// A call that no node of a cluster can carry out.
+    pub(crate) fn cross_slot() -> Self {
+        Self::new(ErrorKind::CrossSlot, NOT_DONE).with_cause(
+            "CROSSSLOT: give them a hash tag in common, as in {user:1}:name and {user:1}:mail",
+        )
+    }
+
     /// A failure of the redis crate, stripped of what may quote a key or a payload.
     pub(crate) fn redis(verdict: Verdict, source: &RedisError) -> Self {
         let kind = if source.is_timeout() {
             ErrorKind::Timeout
         } else if verdict.landed == Landed::No && source.is_connection_refusal() {
             ErrorKind::Connect
+        } else if source.code() == Some("CROSSSLOT") {
+            ErrorKind::CrossSlot
         } else {
             ErrorKind::Redis
         };
@@ -296,6 +307,7 @@ impl fmt::Display for Error {
             ErrorKind::BreakerOpen => "circuit breaker is open",
             ErrorKind::Closed => "seawall has been shut down",
             ErrorKind::Connect => "no connection to Redis",
+            ErrorKind::CrossSlot => "the keys of the call lie in several hash slots of the cluster",
             ErrorKind::Expired => "the job expired before it could be delivered",
             ErrorKind::Foreign => "the wrapped client failed",
             ErrorKind::Invalid => "invalid job or call",

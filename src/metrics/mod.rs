@@ -29,18 +29,22 @@
 //! use seawall::metrics::Metrics;
 //!
 //! # fn main() -> Result<(), prometheus::Error> {
-//! for target in ["sessions", "jobs"] {
-//!     let labels = [("target".to_owned(), target.to_owned())].into();
+//! for app in ["sessions", "jobs"] {
+//!     let labels = [("app".to_owned(), app.to_owned())].into();
 //!     let registry = prometheus::Registry::new_custom(None, Some(labels))?;
 //!     let _metrics = Metrics::register(&registry)?;
 //! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! One seawall of [several deployments](crate::stack::Topology) has all its metrics once for each, with
+//! the label `target`: see [`Metrics::register_for`].
 
 mod families;
 mod spool;
 mod tail;
+mod target;
 
 use prometheus::Registry;
 
@@ -48,6 +52,7 @@ pub use self::{
     families::{BreakerMetrics, CallMetrics, ConnectMetrics, RetryMetrics},
     spool::{QueueMetrics, SpoolMetrics},
     tail::TailMetrics,
+    target::TargetMetrics,
 };
 
 /// The handles of all stages.
@@ -66,6 +71,8 @@ pub struct Metrics {
     pub connect: ConnectMetrics,
     /// The spool, its disk and its lanes.
     pub spool: SpoolMetrics,
+    /// Which of several deployments is in use; not registered where there is one.
+    pub target: TargetMetrics,
 }
 
 impl Metrics {
@@ -77,11 +84,26 @@ impl Metrics {
     /// [module docs](self) for two seawalls in one process.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let metrics = Self::default();
-        metrics.call.register(registry)?;
-        metrics.retry.register(registry)?;
-        metrics.breaker.register(registry)?;
-        metrics.connect.register(registry)?;
-        metrics.spool.register(registry)?;
+        metrics.register_in(registry)?;
         Ok(metrics)
+    }
+
+    /// Makes the metrics of one of several deployments and registers them, each with the label `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`prometheus::Error::AlreadyReg`] if this registry has those of this target already.
+    pub fn register_for(registry: &Registry, target: &str) -> prometheus::Result<Self> {
+        let metrics = Self::default();
+        target::register(&metrics, registry, target)?;
+        Ok(metrics)
+    }
+
+    fn register_in(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.call.register(registry)?;
+        self.retry.register(registry)?;
+        self.breaker.register(registry)?;
+        self.connect.register(registry)?;
+        self.spool.register(registry)
     }
 }

@@ -33,6 +33,7 @@ pub struct SpoolMetrics {
     pub(crate) enqueue_seconds: HistogramVec,
     pub(crate) appended: IntCounterVec,
     pub(crate) replayed: IntCounterVec,
+    pub(crate) moved: IntCounterVec,
     pub(crate) parked: IntCounterVec,
     pub(crate) unparked: IntCounterVec,
     pub(crate) adopted_slots: IntCounter,
@@ -110,6 +111,11 @@ impl Default for SpoolMetrics {
             replayed: counters(
                 "seawall_spool_replayed_total",
                 "Records delivered from disk",
+                &["queue"],
+            ),
+            moved: counters(
+                "seawall_spool_moved_total",
+                "Records on disk that another target was told to take over",
                 &["queue"],
             ),
             parked: counters(
@@ -198,6 +204,7 @@ impl SpoolMetrics {
                 &self.enqueue_seconds,
                 &self.appended,
                 &self.replayed,
+                &self.moved,
                 &self.parked,
                 &self.unparked,
                 &self.adopted_slots,
@@ -251,6 +258,7 @@ impl SpoolMetrics {
             dropped_seconds: seconds("dropped"),
             appended: of(&self.appended),
             replayed: of(&self.replayed),
+            moved: of(&self.moved),
             parked: of(&self.parked),
             resent: self.unparked.with_label_values(&[name, "resent"]),
             deleted: self.unparked.with_label_values(&[name, "deleted"]),
@@ -281,6 +289,7 @@ pub struct QueueMetrics {
     pub(crate) dropped_seconds: Histogram,
     pub(crate) appended: IntCounter,
     pub(crate) replayed: IntCounter,
+    pub(crate) moved: IntCounter,
     pub(crate) parked: IntCounter,
     pub(crate) resent: IntCounter,
     pub(crate) deleted: IntCounter,

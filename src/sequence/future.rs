@@ -10,7 +10,11 @@ use futures_util::ready;
 use pin_project_lite::pin_project;
 
 use super::script;
-use crate::{call::Reply, error::Error, spool::Applied};
+use crate::{
+    call::Reply,
+    error::{Error, ErrorKind},
+    spool::Applied,
+};
 
 pin_project! {
     /// Resolves with what became of the batch.
@@ -23,12 +27,14 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         answer: F,
+        pushed: Option<(u64, u64)>,
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn new(answer: F) -> Self {
-        Self { answer }
+    /// `pushed` are the numbers of a batch that pushes to one list: the first, and how many.
+    pub(super) fn new(answer: F, pushed: Option<(u64, u64)>) -> Self {
+        Self { answer, pushed }
     }
 }
 
@@ -36,7 +42,14 @@ impl<F: Future<Output = Result<Reply, Error>>> Future for ResponseFuture<F> {
     type Output = Result<Applied, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.project().answer.poll(cx));
-        Poll::Ready(answer.and_then(script::read))
+        let this = self.project();
+        Poll::Ready(match (ready!(this.answer.poll(cx)), this.pushed) {
+            // The list is in another hash slot than the queue: no node will ever take these, and the
+            // lane has to go on without them.
+            (Err(error), Some((first, count))) if error.kind() == ErrorKind::CrossSlot => {
+                Ok(Applied::refused(*first - 1, *count, error))
+            }
+            (answer, _) => answer.and_then(script::read),
+        })
     }
 }

@@ -1,9 +1,9 @@
 -- Applies consecutive records of one lane, each a group of commands, skipping those applied before.
 --
--- KEYS  lane, and the keys of the commands so far as they are known
+-- KEYS  lane, and the keys of the commands so far as they are known to lie in its hash slot
 -- ARGV  first number, number the lane must have reached, lifetime in seconds, then for each record:
---       how many commands, and for each: how many arguments (negative: an answer of 0 is a refusal),
---       arguments
+--       how many commands (negative: a key of theirs lies in another hash slot), and for each: how
+--       many arguments (negative: an answer of 0 is a refusal), arguments
 --
 -- {'done', skipped}
 -- {'gap', last}
@@ -32,11 +32,27 @@ local function remember(through)
   if through > last then store(through) end
 end
 
+local clustered
+local function is_cluster()
+  if clustered == nil then
+    local info = redis.pcall('INFO', 'cluster')
+    clustered = type(info) == 'string' and string.find(info, 'cluster_enabled:1', 1, true) ~= nil
+  end
+  return clustered
+end
+
 local at, number, skipped = 4, first, 0
 while at <= #ARGV do
   local commands = tonumber(ARGV[at])
+  local elsewhere = commands < 0
+  commands = math.abs(commands)
   at = at + 1
   if number <= last then skipped = skipped + 1 end
+  -- Redis would carry it out as long as both slots happen to be this node's, and not a day longer.
+  if number > last and elsewhere and is_cluster() then
+    remember(number - 1)
+    return {'refused', number - 1, 1, 'CROSSSLOT a key is not in the hash slot of the queue', skipped}
+  end
   for command = 1, commands do
     local arguments = tonumber(ARGV[at])
     local must = arguments < 0
@@ -52,6 +68,11 @@ while at <= #ARGV do
       local failed = type(answer) == 'table' and answer.err
       if not failed and must and answer == 0 then
         failed = 'EXISTS the same member is there already'
+      end
+      -- A key that this node of a cluster has not: one of the lane's slot is on its way to another.
+      if failed and not elsewhere and string.find(failed, 'non local key', 1, true) then
+        failed = 'TRYAGAIN the slot is on its way to another node'
+        answer = {err = failed}
       end
       if failed then
         -- Before Redis 7.2 a missing permission inside a script is a plain ERR.

@@ -1,12 +1,12 @@
 //! From a batch to a script call, and from the script's answer to what became of the batch.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, sync::LazyLock, time::Duration};
 
 use redis::{Cmd, Value};
 
 use super::write::{Effect, Side, Write};
 use crate::{
-    call::{RedisCall, Repeat, Reply, Request, ScriptCall},
+    call::{RedisCall, Repeat, Reply, Request, ScriptCall, keys::each_key, slot},
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
     spool::{Applied, Asks, Batch},
@@ -43,6 +43,12 @@ pub(super) fn call(batch: &Batch<Write>) -> RedisCall {
         Some(deadline) => call.with_deadline(deadline),
         None => call,
     }
+}
+
+/// The numbers of a batch that pushes to one list: the first, and how many.
+pub(super) fn pushed(batch: &Batch<Write>) -> Option<(u64, u64)> {
+    one_list(batch)?;
+    Some((batch.first(), batch.len() as u64))
 }
 
 /// What the script answered.
@@ -167,19 +173,44 @@ fn push(batch: &Batch<Write>, lane: &str, key: &str, side: Side) -> ScriptCall {
 
 fn group(batch: &Batch<Write>, lane: &str) -> ScriptCall {
     let mut cmd = Cmd::with_capacity(7 + 6 * batch.len(), size(batch) + 256);
-    cmd.arg("EVALSHA").arg(GROUP.get_hash()).arg(1).arg(lane);
-    head(&mut cmd, batch);
+    let home = slot::slot(lane.as_bytes());
+    let mut declared = BTreeSet::new();
+    let mut elsewhere = Vec::with_capacity(batch.len());
     for (_, write) in batch.iter() {
+        let mut keys = Vec::new();
+        if let Some(write) = write {
+            for_each_key(write, batch.queue(), |key| keys.push(key));
+        }
+        let is_home = keys.iter().all(|key| slot::slot(key) == home);
+        if is_home {
+            declared.extend(keys);
+        }
+        elsewhere.push(!is_home);
+    }
+    cmd.arg("EVALSHA")
+        .arg(GROUP.get_hash())
+        .arg(1 + declared.len())
+        .arg(lane);
+    for key in declared {
+        cmd.arg(key);
+    }
+    head(&mut cmd, batch);
+    for ((_, write), elsewhere) in batch.iter().zip(elsewhere) {
+        let sign = if elsewhere { -1 } else { 1 };
         match write.map(|write| &write.effect) {
             None => {
                 cmd.arg(0);
             }
             Some(Effect::Push { key, side, value }) => {
                 let key = key.as_deref().unwrap_or(batch.queue());
-                cmd.arg(1).arg(3).arg(side.verb()).arg(key).arg(&value[..]);
+                cmd.arg(sign)
+                    .arg(3)
+                    .arg(side.verb())
+                    .arg(key)
+                    .arg(&value[..]);
             }
             Some(Effect::Group(commands)) => {
-                cmd.arg(commands.len());
+                cmd.arg(commands.len() as i64 * sign);
                 for command in commands {
                     let count = command.arguments.len() as i64;
                     cmd.arg(if command.must_add { -count } else { count });
@@ -191,6 +222,23 @@ fn group(batch: &Batch<Write>, lane: &str) -> ScriptCall {
         }
     }
     ScriptCall::new(GROUP_SOURCE, cmd)
+}
+
+/// The keys of a write, so far as its commands' names tell.
+fn for_each_key<'a>(write: &'a Write, queue: &'a str, mut found: impl FnMut(&'a [u8])) {
+    match &write.effect {
+        Effect::Push { key, .. } => found(key.as_deref().unwrap_or(queue).as_bytes()),
+        Effect::Group(commands) => {
+            for command in commands {
+                let arguments: Vec<&[u8]> = command
+                    .arguments
+                    .iter()
+                    .map(|argument| &argument[..])
+                    .collect();
+                each_key(&arguments, &mut found);
+            }
+        }
+    }
 }
 
 /// Says how far the lane is, and waits for the replicas of that.
@@ -237,15 +285,19 @@ fn size(batch: &Batch<Write>) -> usize {
         .sum()
 }
 
-/// The part of a key that decides its hash slot, so that the lane's key is in the queue's slot.
-fn hash_tag(queue: &str) -> &str {
-    let tag = queue
-        .split_once('{')
-        .and_then(|(_, rest)| rest.split_once('}'));
-    match tag {
-        Some((tag, _)) if !tag.is_empty() => tag,
-        _ => queue,
+/// What the lane's key has in braces, so that it falls into the queue's hash slot.
+fn hash_tag(queue: &str) -> Cow<'_, str> {
+    let tag = String::from_utf8_lossy(slot::hash_tag(queue.as_bytes()));
+    if tag.contains('}') || tag.is_empty() {
+        // In braces it would mean something else, so a number of the same slot stands for it.
+        let home = slot::slot(queue.as_bytes());
+        let stands_for_it = |number: &String| slot::slot(number.as_bytes()) == home;
+        let number = (0..u32::MAX)
+            .map(|number| number.to_string())
+            .find(stands_for_it);
+        return Cow::Owned(number.unwrap_or_default());
     }
+    tag
 }
 
 const PUSH_SOURCE: &str = include_str!("push.lua");
@@ -262,8 +314,25 @@ mod tests {
     fn the_lanes_key_falls_into_the_queues_slot() {
         assert_eq!(hash_tag("emails"), "emails");
         assert_eq!(hash_tag("app:{emails}:high"), "emails");
-        assert_eq!(hash_tag("{}emails"), "{}emails");
         assert_eq!(hash_tag("{emails"), "{emails");
+        for queue in [
+            "emails",
+            "app:{emails}:high",
+            "{}emails",
+            "{emails",
+            "a}b",
+            "{a",
+            "}",
+            "{{a}}",
+            "",
+        ] {
+            let lane = format!("seawall:{{{}}}:lane:1", hash_tag(queue));
+            assert_eq!(
+                slot::slot(lane.as_bytes()),
+                slot::slot(queue.as_bytes()),
+                "{queue}: {lane}"
+            );
+        }
     }
 
     #[test]

@@ -49,6 +49,7 @@ where
     }
 
     fn call(&mut self, batch: Batch<Write>) -> Self::Future {
-        ResponseFuture::new(self.inner.call(script::call(&batch)))
+        let pushed = script::pushed(&batch);
+        ResponseFuture::new(self.inner.call(script::call(&batch)), pushed)
     }
 }

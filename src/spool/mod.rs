@@ -93,6 +93,7 @@ mod batch;
 mod chunk;
 mod commit;
 mod crypt;
+mod detour;
 mod dir;
 mod driver;
 mod ending;
@@ -132,6 +133,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "encrypt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "encrypt")))]
 pub use self::crypt::{InvalidKey, Key, Keys};
+pub(crate) use self::detour::Detour;
 pub use self::{
     applied::Applied,
     audit::{LaneLoss, Recovery},

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicUsize},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ pub(super) struct Shared<T> {
     /// Bytes in memory that Redis has acknowledged and its replicas may lack, of all queues.
     pub(super) tail_bytes: Arc<AtomicUsize>,
     way_out: OnceLock<WayOut<T>>,
+    /// Where records go instead, if anywhere.
+    detour: ArcSwapOption<WayOut<T>>,
     queues: ArcSwap<HashMap<Arc<str>, Arc<Handle<T>>>>,
     /// Held while a queue is added, never over an await.
     adding: Mutex<Adding>,
@@ -85,6 +87,7 @@ impl<T: Spoolable> Shared<T> {
             memory,
             tail_bytes: Arc::default(),
             way_out: OnceLock::new(),
+            detour: ArcSwapOption::empty(),
             queues: ArcSwap::default(),
             adding: Mutex::new(Adding {
                 closed: false,
@@ -120,6 +123,14 @@ impl<T: Spoolable> Shared<T> {
             .get()
             .expect("queues are added only once there is a way out")
             .clone()
+    }
+
+    pub(super) fn detour(&self) -> Option<WayOut<T>> {
+        self.detour.load().as_deref().cloned()
+    }
+
+    pub(super) fn set_detour(&self, detour: Option<WayOut<T>>) {
+        self.detour.store(detour.map(Arc::new));
     }
 
     pub(super) fn runtime(&self) -> &tokio::runtime::Handle {

@@ -6,7 +6,10 @@
 //! ```
 //!
 //! Both share the retry budget, the breaker and the connection. The order is literally the code: see
-//! the source of [`Builder::connect`], and `examples/layers.rs` for the same by hand.
+//! the source of `Arm::open`, and `examples/layers.rs` for the same by hand.
+//!
+//! Of several deployments each has such a pair of lines to itself, with a spool of its own, and one pair is
+//! in use at a time: see [`Topology`].
 //!
 //! # Default
 //!
@@ -47,33 +50,41 @@
 //! # }
 //! ```
 
+mod arm;
+mod arms;
 mod builder;
+mod checks;
+mod directory;
+mod failover;
+mod health;
+mod identity;
 mod recovery;
 mod settings;
+mod target;
+mod topology;
+mod transfer;
 
-use std::{
-    fmt,
-    future::Future,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use tower::{Service, ServiceExt, retry::Retry};
+use futures_util::future::join_all;
+use tower::{Service, ServiceExt};
 
-use self::recovery::Recovery;
+use self::arms::Arms;
 pub use self::{
+    arm::CallLine,
     builder::{BuildError, Builder},
+    health::Health,
     settings::SETTINGS,
+    target::Target,
+    topology::Topology,
 };
 use crate::{
-    breaker::{Breaker, BreakerHandle, State},
+    breaker::BreakerHandle,
     call::{RedisCall, Reply},
     connect::Connection,
     error::Error,
-    observe::Observe,
-    retry::RetryPolicy,
     sequence::Write,
-    spool::{Readiness, Receipt, Spool, SpoolDir, SpoolStats, Spooling, future::ResponseFuture},
+    spool::{Readiness, Receipt, Spool, SpoolDir, future::ResponseFuture},
 };
 
 /// Redis calls and job enqueues that keep working through a Redis outage.
@@ -82,32 +93,23 @@ use crate::{
 /// [`shutdown`](Self::shutdown) is the orderly end. See the [module docs](self) for examples.
 #[derive(Clone)]
 pub struct Seawall {
-    inner: Arc<Inner>,
+    arms: Arc<Arms>,
 }
-
-struct Inner {
-    enqueue: Spooling<Write>,
-    call: CallLine,
-    spool: Spool<Write>,
-    connection: Connection,
-    breaker: BreakerHandle,
-    _recovery: Recovery,
-}
-
-/// The line of any call that is not an enqueue.
-pub type CallLine = Observe<Retry<RetryPolicy, Breaker<Connection>>>;
 
 impl Seawall {
-    /// Settings for the Redis at `url`, with the spool in the directory `spool_dir`: a path, or a
-    /// [`SpoolDir`] that many processes share.
+    /// Settings for the Redis at a URL, or for the several ones of a [`Topology`], with the spool in the
+    /// directory `spool_dir`: a path, or a [`SpoolDir`] that many processes share.
     ///
     /// The URL's query may hold settings as well: see [`SETTINGS`].
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if the URL, or a setting in it, is wrong.
-    pub fn builder(url: &str, spool_dir: impl Into<SpoolDir>) -> Result<Builder, BuildError> {
-        Builder::new(url, Some(spool_dir.into()))
+    /// [`BuildError`] if a URL, a setting in it, or the topology is wrong.
+    pub fn builder(
+        topology: impl Into<Topology>,
+        spool_dir: impl Into<SpoolDir>,
+    ) -> Result<Builder, BuildError> {
+        Builder::new(topology.into(), Some(spool_dir.into()))
     }
 
     /// Settings from one URL, of which `spool_dir` in the query is the one that must be there:
@@ -117,7 +119,7 @@ impl Seawall {
     ///
     /// [`BuildError`] names the setting that is wrong or missing.
     pub fn from_url(url: &str) -> Result<Builder, BuildError> {
-        Builder::new(url, None)
+        Builder::new(url.into(), None)
     }
 
     /// Settings from the environment: `SEAWALL_REDIS_URL`, `SEAWALL_SPOOL_DIR`, and the others of
@@ -155,7 +157,7 @@ impl Seawall {
         J::Error: Into<Error>,
     {
         match job.try_into() {
-            Ok(write) => self.inner.enqueue.clone().call(write),
+            Ok(write) => self.arms.active().enqueue.clone().call(write),
             Err(error) => ResponseFuture::refused(error.into()),
         }
     }
@@ -197,57 +199,95 @@ impl Seawall {
         &self,
         call: RedisCall,
     ) -> impl Future<Output = Result<Reply, Error>> + Send + 'static {
-        self.inner.call.clone().oneshot(call)
+        self.arms.active().call.clone().oneshot(call)
     }
 
     /// How things stand, from what is known already: it asks nobody and takes no time.
     pub fn health(&self) -> Health {
-        let inner = &self.inner;
-        Health {
-            up: inner.connection.is_up(),
-            breaker: inner.breaker.state(),
-            outage_since: inner.breaker.outage().map(|outage| outage.wall_clock),
-            readiness: inner.spool.readiness(),
-            spool: inner.spool.stats(),
-        }
+        Health::of_all(&self.arms)
     }
 
     /// Whether it is safe to enqueue: whether a job that is handed in now is kept, whatever happens to
     /// Redis. From what is known already: it asks nobody and takes no time.
     ///
-    /// [`Spool::watch_readiness`] tells of changes, [`Spool::readiness_of`] of one queue.
+    /// [`Spool::watch_readiness`] tells of changes, [`Spool::readiness_of`] of one queue. Of several targets
+    /// it is the active one's.
     pub fn readiness(&self) -> Readiness {
-        self.inner.spool.readiness()
+        self.arms.active().spool.readiness()
     }
 
-    /// Waits until nothing is left in memory or on disk: see [`Spool::flush`].
+    /// Waits until nothing is left in memory or on disk, for any target: see [`Spool::flush`].
     pub async fn flush(&self) {
-        self.inner.spool.flush().await;
+        let arms = self.arms.all().iter();
+        join_all(arms.map(|arm| arm.spool.flush())).await;
     }
 
     /// Ends in order: takes no more jobs, delivers what it can within `within`, leaves the rest on disk
     /// for the next run, and says how many those are. See [`Spool::shutdown`].
     ///
+    /// Several targets end at the same time, and it is the sum of all.
+    ///
     /// # Errors
     ///
     /// The disk failed.
     pub async fn shutdown(&self, within: Duration) -> Result<u64, Error> {
-        self.inner.spool.shutdown(within).await
+        let arms = self.arms.all().iter();
+        let left = join_all(arms.map(|arm| arm.spool.shutdown(within))).await;
+        left.into_iter().sum()
     }
 
-    /// The spool.
+    /// The targets of the [`Topology`], the most preferred one first: one, unless there are several.
+    pub fn targets(&self) -> impl ExactSizeIterator<Item = Target<'_>> {
+        Target::all(&self.arms)
+    }
+
+    /// The target of this name.
+    pub fn target(&self, name: &str) -> Option<Target<'_>> {
+        self.targets().find(|target| target.name() == name)
+    }
+
+    /// Hands all that waits on disk for the target `from` over to the target `to`, and says how many records
+    /// those were: for a deployment that will not be back soon enough.
+    ///
+    /// The records are handed in anew, in their order, behind what `to` has of each queue, and are in Redis or
+    /// on disk there before they leave the disk here. Nothing does this unless it is asked for.
+    ///
+    /// - **Between the two it is at least once.** A record whose answer was lost may be in `from` already, and is
+    ///   moved all the same; when the process dies meanwhile, some may be left in both.
+    /// - What `to` refuses for good is parked, and stays with `from`. What has been parked before stays there, too.
+    /// - It takes as long as `to` takes to have room for them. Records that wait for `from` in memory, after a
+    ///   call that has just failed, go with the others.
+    ///
+    /// # Errors
+    ///
+    /// - [`Invalid`](crate::error::ErrorKind::Invalid): there is no such target, `from` is the active one, or
+    ///   becomes it meanwhile, or another move is under way.
+    /// - What an [`enqueue`](Self::enqueue) at `to` fails with, such as
+    ///   [`SpoolFull`](crate::error::ErrorKind::SpoolFull).
+    ///
+    /// Some may have been moved by then; the others wait for `from` as before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the move, with the same result as an error.
+    pub async fn move_spooled(&self, from: &str, to: &str) -> Result<u64, Error> {
+        self.arms.move_spooled(from, to).await
+    }
+
+    /// The spool: of several targets, the active one's. See [`target`](Self::target).
     pub fn spool(&self) -> &Spool<Write> {
-        &self.inner.spool
+        &self.arms.active().spool
     }
 
-    /// The circuit breaker.
+    /// The circuit breaker: of several targets, the active one's. See [`target`](Self::target).
     pub fn breaker(&self) -> &BreakerHandle {
-        &self.inner.breaker
+        &self.arms.active().breaker
     }
 
-    /// The connection, for blocking reads and transactions: see [`Connection::exclusive`].
+    /// The connection, for blocking reads and transactions: see [`Connection::exclusive`]. Of several targets
+    /// the active one's: see [`target`](Self::target).
     pub fn connection(&self) -> &Connection {
-        &self.inner.connection
+        &self.arms.active().connection
     }
 }
 
@@ -257,20 +297,4 @@ impl fmt::Debug for Seawall {
             .field("health", &self.health())
             .finish_non_exhaustive()
     }
-}
-
-/// How things stand. Made by [`Seawall::health`].
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Health {
-    /// There is a working connection to Redis.
-    pub up: bool,
-    /// The circuit breaker's state.
-    pub breaker: State,
-    /// When the outage in progress began.
-    pub outage_since: Option<SystemTime>,
-    /// Whether it is safe to enqueue.
-    pub readiness: Readiness,
-    /// What the spool holds.
-    pub spool: SpoolStats,
 }

@@ -11,17 +11,18 @@ use crate::{
 
 /// A task that lives as long as this value.
 pub(super) struct Recovery {
-    recoveries: watch::Receiver<u64>,
+    recoveries: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
 impl Recovery {
     /// Watches the connection and the breaker.
     pub(super) fn watch(mut connection: watch::Receiver<Status>, breaker: BreakerHandle) -> Self {
-        let (sender, recoveries) = watch::channel(0);
+        let recoveries = watch::Sender::new(0);
         let mut closings = breaker.recoveries();
         let mut states = breaker.subscribe();
         let mut excused = None;
+        let sender = recoveries.clone();
         let task = tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -44,7 +45,7 @@ impl Recovery {
                     },
                     changed = closings.changed() => if changed.is_err() { break },
                 }
-                sender.send_modify(|recoveries| *recoveries += 1);
+                announce(&sender);
             }
         });
         Self { recoveries, task }
@@ -52,8 +53,17 @@ impl Recovery {
 
     /// A count that grows whenever Redis is back.
     pub(super) fn signal(&self) -> watch::Receiver<u64> {
-        self.recoveries.clone()
+        self.recoveries.subscribe()
     }
+
+    /// Has what waits look again now, since there is a way for it.
+    pub(super) fn announce(&self) {
+        announce(&self.recoveries);
+    }
+}
+
+fn announce(recoveries: &watch::Sender<u64>) {
+    recoveries.send_modify(|recoveries| *recoveries += 1);
 }
 
 /// Whether what has opened the breaker were calls of the connection before this one: they end with it, and

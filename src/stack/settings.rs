@@ -1,10 +1,13 @@
 //! Settings as text: the keys of a URL's query, and the variables of the environment.
 
-use std::{ffi::OsString, time::Duration};
+mod values;
+
+use std::ffi::OsString;
 
 use percent_encoding::percent_decode_str;
 
-use super::{BuildError, Builder};
+use self::values::{NUMBER, choice, count, size, time};
+use super::{BuildError, Builder, Topology};
 use crate::{
     connect::ConnectOptions,
     spool::{Ack, Durability, Overflow, Replay, SpoolDir, WhenOld},
@@ -26,6 +29,14 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ),
     ("breaker_open_time", "how long it stays open the first time"),
     ("connect_timeout", "how long making a connection may take"),
+    (
+        "failover_grace",
+        "how long the primary must be healthy before it is gone back to from a standby, or never",
+    ),
+    (
+        "failover_threshold",
+        "how long the active target may be out before a standby is used",
+    ),
     ("max_retries", "attempts after the first"),
     (
         "replay_rate",
@@ -69,33 +80,56 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "spool_watermark",
         "how full a bound may be before the log has a warning, such as 80%",
     ),
+    (
+        "standby_url",
+        "URLs of other deployments, separated by spaces, for while this one is out",
+    ),
+    (
+        "target_names",
+        "names of the deployments, this one's first, separated by commas",
+    ),
 ];
 
-/// Reads the URL, then `others`, which override what its query says.
+/// Reads the URLs, then `others`, which override what the first one's query says.
 pub(super) fn read(
-    url: &str,
+    topology: Topology,
     spool_dir: Option<SpoolDir>,
     others: Vec<(String, String)>,
 ) -> Result<Builder, BuildError> {
-    let (connection, mut settings) = split(url)?;
+    let first = topology.urls().first().map_or("", String::as_str);
+    let (connection, mut settings) = split(first)?;
     settings.extend(others);
-    let dir = settings
-        .iter()
-        .rev()
-        .find(|(name, _)| is(name, "spool_dir"))
-        .map(|(_, dir)| dir.into());
-    let Some(dir) = spool_dir.or(dir) else {
+    let last = |name: &str| settings.iter().rev().find(|(known, _)| is(known, name));
+    let Some(dir) = spool_dir.or_else(|| last("spool_dir").map(|(_, dir)| dir.into())) else {
         return Err(BuildError::Missing {
             name: "spool_dir",
             why: "jobs wait there while Redis is out; \
                   add spool_dir=/var/lib/app/spool to the URL's query, or set SEAWALL_SPOOL_DIR",
         });
     };
+    let mut topology = topology;
+    for known in OF_TOPOLOGY {
+        if let Some((name, value)) = last(known) {
+            let set = of_topology(topology, known, value);
+            topology = set.map_err(|why| wrong(name, why))?;
+        }
+    }
+    let mut connections = vec![connection];
+    for (at, url) in topology.urls().iter().enumerate().skip(1) {
+        let standby = standby(url);
+        connections.push(standby.map_err(|error| error.of_target(format!("number {}", at + 1)))?);
+    }
+    let builder = Builder::of(topology, connections, dir)?;
     settings
         .into_iter()
-        .try_fold(Builder::of(connection, dir), |builder, (name, value)| {
-            apply(builder, &key(&name), &value).map_err(|why| BuildError::Setting { name, why })
+        .try_fold(builder, |builder, (name, value)| {
+            apply(builder, &key(&name), &value).map_err(|why| wrong(&name, why))
         })
+}
+
+fn wrong(name: &str, why: String) -> BuildError {
+    let name = name.to_owned();
+    BuildError::Setting { name, why }
 }
 
 pub(super) fn from_vars(
@@ -132,7 +166,7 @@ pub(super) fn from_vars(
             why: "set it to redis://host:port",
         });
     };
-    read(&url, None, settings)
+    read(url.into(), None, settings)
 }
 
 const PREFIX: &str = "SEAWALL_";
@@ -172,6 +206,44 @@ fn split(text: &str) -> Result<(ConnectOptions, Vec<(String, String)>), BuildErr
     let mark = if theirs.is_empty() { "" } else { "?" };
     let url = format!("{before}{mark}{}{fragment}", theirs.join("&"));
     Ok((ConnectOptions::from_url(&url)?, ours))
+}
+
+/// The connection to one that is not the first.
+fn standby(url: &str) -> Result<ConnectOptions, BuildError> {
+    let (connection, settings) = split(url)?;
+    match settings.first() {
+        None => Ok(connection),
+        Some((name, _)) => Err(wrong(
+            name,
+            "it is for all deployments: give it with the first one's URL".to_owned(),
+        )),
+    }
+}
+
+/// In the order in which they are set.
+const OF_TOPOLOGY: [&str; 4] = [
+    "standby_url",
+    "target_names",
+    "failover_threshold",
+    "failover_grace",
+];
+
+fn of_topology(topology: Topology, name: &str, value: &str) -> Result<Topology, String> {
+    if name == "standby_url" {
+        if topology.failover {
+            return Err("the program names its standbys itself".to_owned());
+        }
+        return Ok(topology.with_standbys(value.split_whitespace().map(str::to_owned)));
+    }
+    if !topology.failover {
+        return Err("there is one deployment only; it goes with standby_url".to_owned());
+    }
+    Ok(match name {
+        "target_names" => topology.with_names(value.split(',').map(str::trim)),
+        "failover_threshold" => topology.with_threshold(time(value)?),
+        _ if value == "never" => topology.without_failback(),
+        _ => topology.with_grace(time(value).map_err(|why| format!("{why}, or never"))?),
+    })
 }
 
 fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
@@ -219,7 +291,9 @@ fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
             let after = time(value)?;
             builder.spool(|spool| spool.with_spool_after(after))
         }
+        // Read before there was a builder.
         "spool_dir" => builder,
+        of_topology if OF_TOPOLOGY.contains(&of_topology) => builder,
         "spool_durability" => {
             let known = [
                 ("power_loss", Durability::PowerLoss),
@@ -297,180 +371,5 @@ fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
     })
 }
 
-const NUMBER: &str = "must be a whole number";
-
-fn choice<T: Copy>(value: &str, known: &[(&str, T)]) -> Result<T, String> {
-    let found = known.iter().find(|(name, _)| *name == value);
-    found.map(|(_, choice)| *choice).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-        format!("must be {}", names.join(" or "))
-    })
-}
-
-fn count(value: &str) -> Result<u32, String> {
-    let count = value.parse().map_err(|_| NUMBER.to_owned())?;
-    if count == 0 {
-        Err("must be at least 1".to_owned())
-    } else {
-        Ok(count)
-    }
-}
-
-fn time(value: &str) -> Result<Duration, String> {
-    let millis = scaled(
-        value,
-        &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)],
-    );
-    match millis {
-        Some(0) | None => Err("must be a time such as 250ms, 2s, 5m or 1h".to_owned()),
-        Some(millis) => Ok(Duration::from_millis(millis)),
-    }
-}
-
-fn size(value: &str) -> Result<u64, String> {
-    let units = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-        ("", 1),
-    ];
-    scaled(value, &units).ok_or_else(|| "must be bytes, such as 1048576, 64MiB or 1GiB".to_owned())
-}
-
-fn scaled(value: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let digits = value
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(value.len());
-    let (number, unit) = value.split_at(digits);
-    let scale = units.iter().find(|(name, _)| *name == unit)?.1;
-    number.parse::<u64>().ok()?.checked_mul(scale)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(url: &str) -> String {
-        let error = read(url, Some("/tmp/spool".into()), Vec::new()).expect_err("it is wrong");
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
-    }
-
-    #[test]
-    fn every_setting_listed_can_be_given() {
-        let examples = [
-            ("ack", "spooled"),
-            ("breaker_failures", "3"),
-            ("breaker_open_time", "500ms"),
-            ("connect_timeout", "2s"),
-            ("max_retries", "0"),
-            ("replay_rate", "1000"),
-            ("response_timeout", "200ms"),
-            ("retry_deadline", "5m"),
-            ("spool_after", "100ms"),
-            ("spool_dir", "/tmp/spool"),
-            ("spool_durability", "process_crash"),
-            ("spool_max_age", "expire:24h"),
-            ("spool_max_bytes", "64MiB"),
-            ("spool_max_disk_bytes", "1GiB"),
-            ("spool_max_parked", "1000"),
-            ("spool_max_record_bytes", "1MiB"),
-            ("spool_max_records", "10000"),
-            ("spool_overflow", "block:2s"),
-            ("spool_shared", "true"),
-            ("spool_watermark", "75%25"),
-        ];
-        let listed: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
-        assert_eq!(examples.map(|(name, _)| name).as_slice(), listed);
-        for (name, value) in examples {
-            let url = format!("redis://localhost/1?{name}={value}&protocol=resp3");
-            let read = read(&url, Some("/tmp/spool".into()), Vec::new());
-            assert!(read.is_ok(), "{name}: {read:?}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_value_is_refused_with_what_it_must_be() {
-        assert!(refusal("redis://h?spool_after=fast").contains("spool_after: must be a time"));
-        assert!(refusal("redis://h?spool_max_bytes=99999999999TiB").contains("must be bytes"));
-        assert!(refusal("redis://h?ack=maybe").contains("must be primary or spooled"));
-        assert!(refusal("redis://h?spool_max_records=0").contains("at least 1"));
-        assert!(refusal("redis://h?spool_overflow=drop").contains("drop_oldest or drop_newest"));
-        assert!(refusal("redis://h?spool_max_age=24h").contains("must be expire:<time>"));
-        assert!(refusal("redis://h?spool_max_age=keep:long").contains("must be a time"));
-        assert!(refusal("redis://h?spool_watermark=101%25").contains("from 0% to 100%"));
-        assert!(
-            refusal("redis://h?spol_after=1s").contains("protocol"),
-            "lists what it knows"
-        );
-    }
-
-    #[test]
-    fn no_refusal_shows_the_password() {
-        for url in [
-            "redis://u:s3cret@h?ack=x",
-            "redis://u:s3cret@h?x=y",
-            "bogus://u:s3cret@h",
-        ] {
-            assert!(!refusal(url).contains("s3cret"), "{url}");
-        }
-    }
-
-    #[test]
-    fn a_variable_overrides_the_urls_query() {
-        let vars = |extra: &[(&str, &str)]| {
-            let all = [(URL, "redis://h?spool_dir=/a&spool_after=1s")];
-            let all = all
-                .iter()
-                .chain(extra)
-                .map(|(n, v)| ((*n).into(), (*v).into()));
-            from_vars(all.collect::<Vec<(OsString, OsString)>>())
-        };
-        let builder = vars(&[
-            ("SEAWALL_SPOOL_DIR", "/b"),
-            ("SEAWALL_PORT", "1"),
-            ("HOME", "/"),
-        ]);
-        assert!(format!("{:?}", builder.expect("it is right").spool).contains("\"/b\""));
-        let error = vars(&[("SEAWALL_SPOOL_AFTER", "never")]).expect_err("it is wrong");
-        assert!(error.to_string().contains("SEAWALL_SPOOL_AFTER"));
-    }
-
-    #[test]
-    fn a_setting_in_the_query_changes_no_other_part_of_it() {
-        let plain = "unix:///run/s?user=ann&client_name=a%20b&pass=p%20q%2Br+s";
-        let shown = |url: &str| {
-            format!(
-                "{:?}",
-                read(url, Some("/s".into()), vec![]).map(|b| b.connection)
-            )
-        };
-        assert!(shown(plain).contains("\"a b\""), "{}", shown(plain));
-        assert_eq!(shown(&format!("{plain}&ack=spooled")), shown(plain));
-        for plain in [
-            "redis+sentinel://u:p@h1,h2/m/1",
-            "redis+cluster://h1:1,h2:2",
-        ] {
-            assert!(shown(plain).starts_with("Ok"), "{}", shown(plain));
-            assert_eq!(shown(&format!("{plain}?ack=spooled")), shown(plain));
-            let more = format!("{plain}?protocol=resp3");
-            assert_eq!(shown(&format!("{more}&spool_after=1s")), shown(&more));
-        }
-        let dir = read("redis://h?spool_dir=/a+b%20c", None, vec![]).expect("it is right");
-        assert!(format!("{:?}", dir.spool).contains("\"/a+b c\""));
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let error = read("redis://h", None, Vec::new()).expect_err("no directory");
-        assert!(error.to_string().contains("SEAWALL_SPOOL_DIR"));
-        let error = from_vars(Vec::new()).expect_err("no URL");
-        assert!(error.to_string().contains(URL));
-    }
-}
+mod tests;

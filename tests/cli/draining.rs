@@ -1,6 +1,12 @@
 //! drain: all of it, in order, once; and what it leaves when it can't.
 
-use seawall::chaos::{RedisServer, wait_until};
+use std::time::Duration;
+
+use seawall::{
+    Job, Seawall,
+    chaos::{RedisServer, wait_until},
+    stack::Topology,
+};
 
 use super::support::{PLENTY, Scene, come_back, command, jobs, leave, list, run, said};
 
@@ -54,6 +60,46 @@ async fn a_copy_that_the_application_replays_as_well_doubles_nothing() {
     said(drain).await.ends(0);
     come_back(&scene.path("copy"), &redis).await;
     assert_eq!(list(&redis, "many").await, jobs("many", 1_000));
+}
+
+/// Of several deployments each has a directory of its own, which is drained as any other: to where it belongs, or,
+/// if somebody wants that, to the other one.
+#[tokio::test]
+async fn the_spool_of_one_of_several_targets_can_be_drained_anywhere() {
+    let (eu, us) = (RedisServer::start().await, RedisServer::start().await);
+    let (mut eu, mut us) = (eu.unwrap(), us.unwrap());
+    let scene = Scene::new();
+    let topology = Topology::failover([eu.url(), us.url()]).with_names(["eu", "us"]);
+    let topology = topology.with_threshold(Duration::from_millis(50));
+    eu.kill().await.unwrap();
+    let app = Seawall::builder(topology, scene.path("spool")).unwrap();
+    let app = app.connect().await.unwrap();
+    for job in jobs("q", 10) {
+        assert!(app.enqueue(Job::new("q", job)).await.unwrap().is_spooled());
+    }
+    let switched = || async {
+        app.targets()
+            .any(|target| target.name() == "us" && target.is_active())
+    };
+    wait_until("the other target", PLENTY, switched)
+        .await
+        .unwrap();
+    us.kill().await.unwrap();
+    for job in jobs("q", 10) {
+        assert!(app.enqueue(Job::new("q", job)).await.unwrap().is_spooled());
+    }
+    assert_eq!(app.shutdown(Duration::ZERO).await.unwrap(), 20);
+
+    us.restart().await.unwrap();
+    for (target, there) in [("us", 10), ("eu", 20)] {
+        let dir = scene.path("spool").join(target);
+        let (dir, url) = (dir.to_str().unwrap(), us.url());
+        let drained = run(&["drain", dir, "--to", &url, "--json"]).await.ends(0);
+        assert_eq!(drained.json()["sent"], 10);
+        assert_eq!(list(&us, "q").await.len(), there);
+    }
+    let whole = run(&["drain", &scene.at("spool"), "--to", &us.url()]).await;
+    assert_ne!(whole.code, 0, "that is no spool: {}", whole.all());
 }
 
 #[tokio::test]

@@ -5,5 +5,11 @@
     reason = "a test that unwraps an error fails, as it should"
 )]
 
+mod calls;
 mod kit;
+mod moves;
+mod outages;
+mod peer;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 mod support;

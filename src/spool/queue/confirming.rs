@@ -149,7 +149,7 @@ impl<T: Spoolable> Queue<T> {
             .with_lifetime(self.shared.options.lane_lifetime)
             .with_deadline(Some(now + left + ANSWER));
         self.confirming.paused = None;
-        let answer = self.send(question);
+        let answer = self.send(question, self.shared.way_out());
         self.confirming.asked = Some(Asked { lane, answer });
     }
 

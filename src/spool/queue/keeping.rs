@@ -223,7 +223,8 @@ impl<T: Spoolable> Queue<T> {
         self.start_spill(now);
         self.keeping.show_want();
         self.show_tail();
-        self.lane.hold_up(self.keeping.is_in_pass());
+        let detoured = self.shared.detour().is_some();
+        self.lane.hold_up(self.keeping.is_in_pass() && !detoured);
     }
 
     pub(super) fn trim(&mut self, now: Instant) {

@@ -130,10 +130,19 @@ struct Outgoing<T> {
 struct Sending<T> {
     batch: Batch<T>,
     from: From,
+    keeper: Keeper,
     sent: AsOf,
     /// The service has let the batch's deadline pass by far, and is not waited for any longer.
     give_up: Instant,
     answer: BoxFuture<'static, Result<Applied, Error>>,
+}
+
+/// Who has records once they are taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    FarEnd,
+    /// They have gone by a [detour](super::Spool::detour), and the far end is not to be asked for them.
+    SomebodyElse,
 }
 
 enum From {
@@ -297,7 +306,11 @@ impl<T: Spoolable> Queue<T> {
         {
             // Nothing can come late any more, so Redis may forget the lane.
             let end = Batch::question(self.id, self.name.clone(), Asks::End);
-            let _ = tokio::time::timeout(self.shared.options.spool_after, self.send(end)).await;
+            let _ = tokio::time::timeout(
+                self.shared.options.spool_after,
+                self.send(end, self.shared.way_out()),
+            )
+            .await;
         }
         self.move_state(None);
         for done in self.closing.take().into_iter().flat_map(|(_, done)| done) {

@@ -10,13 +10,13 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::{From, Outgoing, Queue, Sending, keeping::AsOf, unix_ms};
+use super::{From, Keeper, Outgoing, Queue, Sending, keeping::AsOf, unix_ms};
 use crate::{
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
     spool::{
         Applied, Batch, LaneId, Parked, Place, Spoolable, applied::Outcome, lane::Send,
-        replay::Sent,
+        replay::Sent, shared::WayOut,
     },
 };
 
@@ -25,7 +25,8 @@ impl<T: Spoolable> Queue<T> {
         if self.sending.is_some() || self.hard {
             return;
         }
-        if self.keeping.is_in_pass() {
+        // What goes elsewhere passes nothing that is missing at the far end.
+        if self.keeping.is_in_pass() && self.shared.detour().is_none() {
             return self.start_step(now);
         }
         let gathered = self.intake.gathered().map_or(0, |(count, _)| count);
@@ -99,21 +100,30 @@ impl<T: Spoolable> Queue<T> {
             batch = batch.with_generation(only);
             self.metrics.batch_records.observe(batch.len() as f64);
         }
-        let answer = self.send(batch.clone());
+        let detour = self.shared.detour().filter(|_| !matches!(from, From::Tail));
+        let (way, keeper) = match detour {
+            Some(detour) => (detour, Keeper::SomebodyElse),
+            None => (self.shared.way_out(), Keeper::FarEnd),
+        };
+        let answer = self.send(batch.clone(), way);
         self.lane.sending();
         let give_up = now + patience + self.shared.options.disk_timeout;
         self.sending = Some(Sending {
             batch,
             from,
+            keeper,
             sent: self.keeping.as_of(),
             give_up,
             answer,
         });
     }
 
-    pub(super) fn send(&self, batch: Batch<T>) -> BoxFuture<'static, Result<Applied, Error>> {
-        let way_out = self.shared.way_out();
-        let call = async move { way_out.oneshot(batch).await };
+    pub(super) fn send(
+        &self,
+        batch: Batch<T>,
+        way: WayOut<T>,
+    ) -> BoxFuture<'static, Result<Applied, Error>> {
+        let call = async move { way.oneshot(batch).await };
         AssertUnwindSafe(call)
             .catch_unwind()
             .map(|answer| {
@@ -150,7 +160,11 @@ impl<T: Spoolable> Queue<T> {
 
     pub(super) fn on_sent(&mut self, answer: Result<Applied, Error>, now: Instant) {
         let Some(Sending {
-            batch, from, sent, ..
+            batch,
+            from,
+            keeper,
+            sent,
+            ..
         }) = self.sending.take()
         else {
             return;
@@ -176,10 +190,10 @@ impl<T: Spoolable> Queue<T> {
         self.metrics.duplicates.inc_by(duplicates);
         match outcome {
             Outcome::All => {
-                self.settle(&batch, batch.last(), from, &sent, now);
+                self.settle(&batch, batch.last(), from, keeper, &sent, now);
             }
             Outcome::Stopped { through, error } => {
-                let from = self.settle(&batch, through, from, &sent, now);
+                let from = self.settle(&batch, through, from, keeper, &sent, now);
                 if let Some(rest) = batch.rest(through) {
                     self.on_failed(rest, from, error, now);
                 }
@@ -189,7 +203,7 @@ impl<T: Spoolable> Queue<T> {
                 count,
                 error,
             } => {
-                let from = self.settle(&batch, through, from, &sent, now);
+                let from = self.settle(&batch, through, from, keeper, &sent, now);
                 let until = (through + count).min(batch.last());
                 match from {
                     From::Memory(mut waiters) => {
@@ -243,12 +257,13 @@ impl<T: Spoolable> Queue<T> {
         }
     }
 
-    /// The records up to `through` are in Redis. Gives back what there is behind them.
+    /// The records up to `through` are with `keeper`. Gives back what there is behind them.
     fn settle(
         &mut self,
         batch: &Batch<T>,
         through: u64,
         from: From,
+        keeper: Keeper,
         sent: &AsOf,
         now: Instant,
     ) -> From {
@@ -271,9 +286,18 @@ impl<T: Spoolable> Queue<T> {
         self.unblock();
         let whole = through == batch.last();
         let done = batch.clone().until(through);
-        let confirms = self.confirming.is_wanted();
-        self.keep_acknowledged(done.clone(), sent, confirms, now);
+        let far_end = keeper == Keeper::FarEnd;
+        let confirms = far_end && self.confirming.is_wanted();
+        if far_end {
+            self.keep_acknowledged(done.clone(), sent, confirms, now);
+        }
         match from {
+            From::Memory(mut waiters) if !far_end => {
+                let later = waiters.split_off(count);
+                // There, or on disk on the way there.
+                self.answer_batch(&done, waiters, Place::Spooled, now);
+                From::Memory(later)
+            }
             From::Memory(mut waiters) => {
                 self.lane.acknowledge(through);
                 let later = waiters.split_off(count);
@@ -285,12 +309,16 @@ impl<T: Spoolable> Queue<T> {
                 From::Memory(later)
             }
             From::Disk(mut from) => {
-                self.metrics.replayed.inc_by((count - expired) as u64);
+                let counter = match keeper {
+                    Keeper::FarEnd => &self.metrics.replayed,
+                    Keeper::SomebodyElse => &self.metrics.moved,
+                };
+                counter.inc_by((count - expired) as u64);
                 self.pace.delivered(count, now);
-                if from.is_older() {
-                    self.replay.older_acknowledged(through);
-                } else {
-                    self.lane.acknowledge(through);
+                match keeper {
+                    Keeper::SomebodyElse => {}
+                    Keeper::FarEnd if from.is_older() => self.replay.older_acknowledged(through),
+                    Keeper::FarEnd => self.lane.acknowledge(through),
                 }
                 if confirms && whole {
                     self.hold_on_disk(done, from, now);

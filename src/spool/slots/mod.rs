@@ -128,6 +128,14 @@ impl SpoolDir {
         self.sharing.is_some()
     }
 
+    /// The directory `name` in it, shared as it is.
+    pub(crate) fn join(&self, name: &str) -> Self {
+        Self {
+            path: self.path.join(name),
+            sharing: self.sharing,
+        }
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Sharing)) -> Self {
         self.sharing.as_mut().map(change);
         self
