@@ -6,7 +6,7 @@ use prometheus::Registry;
 use seawall::{
     Job, Seawall,
     chaos::{SentinelSet, wait_until},
-    spool::{Receipt, SpoolOptions},
+    spool::{Receipt, SpoolDir, SpoolOptions},
 };
 use tempfile::TempDir;
 
@@ -29,8 +29,16 @@ impl Scene {
     }
 
     pub(crate) async fn app(&self, change: impl FnOnce(SpoolOptions) -> SpoolOptions) -> App {
+        self.app_in(SpoolDir::alone(self.dir.path()), change).await
+    }
+
+    pub(crate) async fn app_in(
+        &self,
+        dir: SpoolDir,
+        change: impl FnOnce(SpoolOptions) -> SpoolOptions,
+    ) -> App {
         let registry = Registry::new();
-        let seawall = Seawall::builder(&self.set.url(), self.dir.path())
+        let seawall = Seawall::builder(&self.set.url(), dir)
             .unwrap()
             // On a busy machine nothing goes to disk unless the test means it.
             .spool(|spool| change(spool.with_spool_after(Duration::from_secs(2))))
