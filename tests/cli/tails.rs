@@ -203,6 +203,25 @@ async fn a_drain_gives_redis_what_it_has_lost_of_a_tail_and_nothing_that_it_has(
     assert_eq!(list(&redis, "emails").await, jobs("emails", 5));
 }
 
+#[tokio::test]
+async fn a_tail_that_redis_cannot_be_asked_for_stays() {
+    let scene = Scene::new();
+    let mut redis = tail_of_five(&scene).await;
+    let dir = scene.at("spool");
+    redis.kill().await.unwrap();
+    // Longer than it would be kept for a Redis that has no replicas.
+    let away = ["drain", &dir, "--to", &redis.url(), "--patience", "2s"];
+    let stopped = run(&away).await.ends(5);
+    assert!(
+        stopped.err.contains(": 5 records stay in the spool"),
+        "{}",
+        stopped.err
+    );
+    redis.restart_empty().await.unwrap();
+    assert_eq!(drain(&dir, &redis.url()).await["repaired"], 5);
+    assert_eq!(list(&redis, "emails").await, jobs("emails", 5));
+}
+
 /// A tail, and behind it what came while Redis was out.
 #[tokio::test]
 async fn what_is_given_back_of_a_tail_goes_before_what_waits() {

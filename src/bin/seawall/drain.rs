@@ -303,7 +303,7 @@ impl Report {
 
     /// All is well only if nothing is left.
     fn verdict(&self) -> Result<()> {
-        let left = counted(self.left, "record");
+        let left = counted(self.left + self.left_tail, "record");
         let failure = match self.end {
             End::Drained if self.left_parked > 0 => {
                 let parked = counted(self.left_parked, "record");

@@ -210,7 +210,8 @@ impl<T: Spoolable> Queue<T> {
     /// Looks at what the replicas have, and lets go of that.
     pub(super) fn keep(&mut self, now: Instant) {
         let keeping = &mut self.keeping;
-        if keeping.replicas.is_none() && keeping.tail.is_empty() && keeping.left.is_empty() {
+        let is_idle = keeping.tail.is_empty() && keeping.is_through();
+        if keeping.replicas.is_none() && is_idle {
             return;
         }
         let passed = keeping.passed == Some(keeping.view.term);

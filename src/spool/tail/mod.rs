@@ -61,6 +61,8 @@ pub(super) struct Entry<T> {
     at: Instant,
     seen: Seen,
     bytes: usize,
+    /// An earlier run has left it, and Redis has not been asked for it yet.
+    unasked: bool,
     /// Redis does not have it any more.
     missing: bool,
     /// Somebody waits for it to be safe, and it may not go before.
@@ -159,6 +161,7 @@ impl<T> Tail<T> {
             at: now,
             seen,
             bytes,
+            unasked: false,
             missing: false,
             held,
             dead: false,
@@ -206,6 +209,7 @@ impl<T> Tail<T> {
             at: now,
             seen: Seen { term: 0, stamp: 0 },
             bytes: 0,
+            unasked: true,
             missing: false,
             held: false,
             dead: false,
@@ -258,7 +262,8 @@ impl<T> Tail<T> {
         let mut gone = Vec::new();
         while let Some(entry) = self.entries.front() {
             let covered = view.covers(entry.seen.term, entry.seen.stamp, least.max(1));
-            let aged = !expects && now.saturating_duration_since(entry.at) >= max_age;
+            let is_old = now.saturating_duration_since(entry.at) >= max_age;
+            let aged = !expects && !entry.unasked && is_old;
             if !entry.dead && (entry.missing || entry.held || !(covered || aged)) {
                 break;
             }

@@ -105,6 +105,7 @@ impl<T> Tail<T> {
         let of_lane = |entry: &&mut Entry<T>| entry.lane == lane && !entry.dead;
         for entry in self.entries.iter_mut().filter(of_lane) {
             self.missing -= usize::from(entry.missing);
+            entry.unasked = false;
             entry.missing = entry.last > last;
             self.missing += usize::from(entry.missing);
             if entry.missing {

@@ -350,6 +350,29 @@ fn without_replicas_age_lets_go_and_what_is_waited_for_stays() {
     assert!(tail.is_empty());
 }
 
+#[test]
+fn what_an_earlier_run_has_left_is_asked_for_before_age_lets_it_go() {
+    let mut tail: Tail<()> = Tail::new();
+    let lane = LaneId::fresh();
+    let disk = OnDisk {
+        lane: LaneId::NONE,
+        first: 1,
+        last: 5,
+        bytes: 10,
+    };
+    let now = Instant::now();
+    tail.left(lane, 1, 5, disk, now);
+    let later = now + Duration::from_secs(60);
+    let trim = |tail: &mut Tail<()>| tail.trim(&View::default(), 0, Duration::ZERO, later);
+    assert!(trim(&mut tail).is_empty() && !tail.is_empty());
+    tail.begin_pass(None);
+    let seen = Seen { term: 0, stamp: 0 };
+    let _ = tail.reached(lane, 5, seen, None);
+    let gone = trim(&mut tail);
+    assert_eq!(gone.first().and_then(|gone| gone.disk), Some(disk));
+    assert!(tail.is_empty());
+}
+
 /// Where they are on disk is a lane that is done with up to a number, so they leave it in order.
 #[test]
 fn what_is_on_disk_goes_in_order_whatever_is_given_up() {
