@@ -6,6 +6,7 @@
     reason = "a test that unwraps an error fails, as it should"
 )]
 
+mod adopted;
 mod lost;
 mod removed;
 mod replicated;

@@ -93,13 +93,16 @@ impl App {
         assert!(flushed.is_ok(), "not drained: {:?}", self.seawall.health());
     }
 
-    /// The sum of a family of counters or gauges, as far as one label has this value.
+    /// The sum of a family of counters or gauges, as far as one label has this value; all of it if that is empty.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let metrics = families.iter().filter(|family| family.name() == name);
         metrics
             .flat_map(|family| family.get_metric())
-            .filter(|metric| metric.get_label().iter().any(|pair| pair.value() == label))
+            .filter(|metric| {
+                let mut labels = metric.get_label().iter();
+                label.is_empty() || labels.any(|pair| pair.value() == label)
+            })
             .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
             .sum()
     }
