@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, fs::File, io::Write, path::Path, sync::Arc, time::Duration};
 
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use seawall::{chaos::Nemesis, error::BoxError};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use seawall::{
+    chaos::{Attack, Nemesis, Target},
+    error::BoxError,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, sleep_until},
@@ -24,8 +27,17 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn nemesis(&self) -> Nemesis {
+    /// Where there is a primary to lose, some of the attacks on the network are left out, or they would be
+    /// most of it.
+    fn nemesis(&self, known: &[Attack]) -> Nemesis {
+        let mut network: Vec<_> = Attack::on_the_network().collect();
+        network.shuffle(&mut StdRng::seed_from_u64(self.seed));
+        if self.topology.loses_writes() {
+            network.truncate(NETWORK_ATTACKS);
+        }
+        let others = known.iter().filter(|attack| attack.fault(0).is_none());
         Nemesis::new(self.seed)
+            .with_attacks(network.into_iter().chain(others.copied()))
             .with_strikes(u64::MAX)
             .with_limit(self.span)
             .with_pause(millis(50), millis(1_000))
@@ -54,7 +66,7 @@ impl Run {
         let calm = Arc::new(Mutex::new(()));
         let mut target = Disturbing::new(&mut world, calm.clone());
         let mut deeds = File::create(dir.join("deeds.log"))?;
-        let nemesis = self.nemesis();
+        let nemesis = self.nemesis(&target.attacks());
         let attacking = async {
             let struck = nemesis.run(&mut target, |deed| {
                 let _ = writeln!(deeds, "{deed}");
@@ -128,6 +140,7 @@ async fn kill(
     Ok(())
 }
 
+const NETWORK_ATTACKS: usize = 4;
 const BETWEEN_KILLS: std::ops::Range<u64> = 500..4_000;
 const DEAD: std::ops::Range<u64> = 0..800;
 const REPAIRED_WITHIN: Duration = Duration::from_secs(2);
