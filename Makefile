@@ -46,6 +46,7 @@ test: cargo faults ## all tests, the documentation's examples, and a short run o
 	run standby "lost=0 recovered=0 out_of_order=0"; \
 	run metrics "seawall_outages_total 1" --once; \
 	run outage "lost=0 duplicated=0 out_of_order=0" --jobs 20000 --seconds 6 --seed 1; \
+	run chaos_test "lost=0" 1; \
 	run chaos "chaos: topology=standalone ack=spooled seed=1" --topology standalone --minutes 0.15 --seed 1; \
 	run chaos "chaos: topology=sentinel ack=spooled seed=1" --topology sentinel --minutes 0.25 --seed 1
 

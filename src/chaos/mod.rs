@@ -7,14 +7,20 @@
 //! - [`RedisServer`]: a `redis-server` process to kill, freeze and restart, with or without its
 //!   data
 //! - [`RedisCluster`]: primaries and replicas that form a Redis Cluster, with slots to move about
-//! - [`SentinelSet`]: a primary, its replicas and their sentinels, to fail over
-//! - [`FaultProxy`]: a TCP proxy with a [`Fault`] that is switched while connections are open
+//! - [`SentinelSet`]: a primary, its replicas and their sentinels, to fail over by command, by kill,
+//!   by freeze and by partition
+//! - [`FaultProxy`]: a TCP proxy with a [`Fault`] that is switched while connections are open, for
+//!   all of them or for those of one address
+//! - [`Nemesis`]: a seeded schedule of [`Attack`]s on any [`Target`], of which a [`SentinelSet`] is
+//!   one and a [`ProxiedServer`] another
 //! - [`Books`]: what was attempted, acknowledged and delivered, and their [`Balance`]
 //! - [`wait_until`]: waits for a thing, not for a time
 //!
 //! Nothing outlives its test: when a test process ends, even by SIGKILL or a panic that aborts,
 //! its servers are killed and their directories removed. A `redis-server` that is not installed is
 //! an error that says how to install it, so that a test fails rather than passes unseen.
+//!
+//! `examples/chaos_test.rs` is a test to copy: a load, a fault, and the books.
 //!
 //! # Default
 //!
@@ -68,6 +74,36 @@
 //!     redis.command::<usize>(redis::cmd("LLEN").arg("emails")).await == Ok(1)
 //! })
 //! .await?;
+//! # Ok(()) }
+//! ```
+//!
+//! The write that a failover loses: the primary acknowledges what no replica has, and dies. A
+//! client that is not prepared for it fails this test:
+//!
+//! ```no_run
+//! # async fn send(_: &str, _: u64) -> bool { true }
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use seawall::chaos::{Books, SentinelSet};
+//!
+//! let mut set = SentinelSet::builder().durable().proxied().start().await?;
+//! let (url, books) = (set.url(), Books::new());
+//! for number in 1..=100_u64 {
+//!     if number == 50 {
+//!         set.cut_replication(0);
+//!     }
+//!     books.attempt(("emails", number));
+//!     if send(&url, number).await {
+//!         books.acknowledge(("emails", number));
+//!     }
+//! }
+//! let old = set.kill_primary().await?;
+//! let new = set.wait_for_primary_other_than(old).await?;
+//! // ... the client finds out, and repairs what was lost ...
+//! let list = redis::cmd("LRANGE").arg("emails").arg(0).arg(-1).to_owned();
+//! for number in set.node(new).command::<Vec<u64>>(&list).await? {
+//!     books.deliver(("emails", number));
+//! }
+//! assert!(books.balance().is_clean(), "{}", books.balance());
 //! # Ok(()) }
 //! ```
 

@@ -42,6 +42,31 @@
 //!
 //! Sentinels of Redis 6.2 or later, since they have to announce and answer on one connection (RESP3).
 //!
+//! # Cluster
+//!
+//! With `redis+cluster://` each primary has a connection as above, with its own loop, probe and
+//! suspicion. What is special:
+//!
+//! - **A call goes to the node that has its keys.** Keys in several hash slots are an error before
+//!   anything is sent, [`CrossSlot`](crate::error::ErrorKind::CrossSlot), in a pipeline and a script
+//!   too. A command that names no key goes to any one primary: `DBSIZE` counts that one's keys.
+//! - **Redirections are followed** within the time of one attempt: MOVED, and ASK for a command or a
+//!   script. They say that nothing was done, so it is safe for any call. What a moving slot refuses
+//!   otherwise (TRYAGAIN, a transaction's ASK) is transient, and left to retry.
+//! - **The map of the slots is read** from all primaries at once, and what most say is taken: at the
+//!   start from the hosts of the URL, after a redirection, when a primary is lost, while one is away,
+//!   and every 10 s. If no primary is left, any node is asked that was ever heard of.
+//! - **One node's trouble is no outage.** A call whose primary is away, or refuses, fails as
+//!   transient and not sent as long as the cluster serves with others, so that the one breaker above
+//!   does not shut the way to them. Only calls that get no answer count against it, until that node is
+//!   given up. When no primary is connected, or the cluster says that it takes nothing, it is an
+//!   outage: [`ClusterDown`](Trouble::ClusterDown).
+//! - **Up** means that some primary is connected and the cluster serves. Each new connection to a
+//!   primary is one more generation, and so is a primary that has gone: lanes then ask how far Redis
+//!   is.
+//! - **An exclusive connection** leads to one node: [`exclusive_for`](Connection::exclusive_for).
+//! - The user needs `+cluster|slots` and `+cluster|info` as well.
+//!
 //! # Default
 //!
 //! ```no_run

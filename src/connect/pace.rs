@@ -46,10 +46,10 @@ impl Pace {
 
 /// The delay after news that reach all clients in the same moment.
 ///
-/// Half of the first delay at most, all of it drawn: short beside what a failover takes, and enough
-/// that a server which has just become the master is not met by all of them at once.
+/// Half of the first delay at most, and 25 ms, all of it drawn: short beside what a failover takes, and
+/// enough that a server which has just become the master is not met by all of them at once.
 pub(super) fn spread(first: Duration, sample: f64) -> Duration {
-    first.mul_f64(sample / 2.0)
+    first.min(Duration::from_millis(50)).mul_f64(sample / 2.0)
 }
 
 #[cfg(test)]
@@ -88,9 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn news_for_all_spread_over_half_of_the_first_delay() {
+    fn news_for_all_spread_over_a_moment() {
         assert_eq!(spread(FIRST, 0.0), Duration::ZERO);
-        assert_eq!(spread(FIRST, 1.0), FIRST / 2);
+        assert_eq!(spread(FIRST / 5, 1.0), FIRST / 10);
+        assert_eq!(spread(LONGEST, 1.0), Duration::from_millis(25));
     }
 
     proptest! {

@@ -252,19 +252,20 @@ impl<T: Spoolable> Replay<T> {
         Ok(Some((batch, sent)))
     }
 
-    /// The records up to `through` are in Redis: their chunks can go.
+    /// The records up to `through` are in Redis, and leave what waits. Gives what is to be noted on disk of
+    /// that, so that their chunks can go.
     pub(super) fn remove(
         &mut self,
         sent: &mut Sent,
         through: u64,
         shared: &Shared<T>,
         lane: &mut Lane,
-    ) {
+    ) -> Done {
         self.in_flight = false;
         let gone = sent.pieces.split(through, &mut self.partly);
         shared.usage.free(self.slot, gone.records, gone.bytes);
-        shared.disk.done(gone.done(sent.lane, through));
         self.advance(sent.older, through, lane);
+        gone.done(sent.lane, through)
     }
 
     /// Puts `parked` aside, the last of which has number `through`. There is room

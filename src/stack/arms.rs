@@ -1,11 +1,8 @@
 //! All arms, which of them is active, and the task that decides it: [`Arms`].
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use futures_util::future::join_all;
@@ -172,26 +169,22 @@ impl Seat {
 }
 
 /// Goes from one target to another as `failover` decides.
-fn drive(
+async fn drive(
     mut failover: Failover,
     seats: Vec<Seat>,
     mut healthy: watch::Receiver<Vec<bool>>,
     active: Arc<Active>,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        loop {
-            let now = Instant::now();
-            let switch = failover.observe(&healthy.borrow_and_update(), now);
-            if let Some(switch) = switch {
-                active.at.store(failover.active(), Ordering::Relaxed);
-                active.changes.send_replace(switch.to);
-                show(switch, &seats);
-            }
-            let due = failover.due();
-            tokio::select! {
-                changed = healthy.changed() => if changed.is_err() { return },
-                () = until(due) => {}
-            }
+) {
+    loop {
+        let switch = failover.observe(&healthy.borrow_and_update(), Instant::now());
+        if let Some(switch) = switch {
+            active.at.store(failover.active(), Ordering::Relaxed);
+            active.changes.send_replace(failover.active());
+            show(switch, &seats);
+        }
+        tokio::select! {
+            changed = healthy.changed() => if changed.is_err() { return },
+            () = until(failover.due()) => {}
         }
     }
 }

@@ -35,11 +35,8 @@ impl Identity {
             _ => Kind::Standalone,
         };
         if kind == Kind::Unix {
-            let keys = query.split('&').filter_map(|pair| pair.split_once('='));
-            let database = keys
-                .filter(|(key, _)| *key == "db")
-                .map(|(_, db)| db)
-                .last();
+            let mut keys = query.split('&').filter_map(|pair| pair.split_once('='));
+            let database = keys.find(|(key, _)| *key == "db").map(|(_, db)| db);
             return Self {
                 kind,
                 hosts: vec![rest.to_owned()],

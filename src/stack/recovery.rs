@@ -20,9 +20,9 @@ impl Recovery {
     pub(super) fn watch(mut connection: watch::Receiver<Status>, breaker: BreakerHandle) -> Self {
         let recoveries = watch::Sender::new(0);
         let mut closings = breaker.recoveries();
+        let sender = recoveries.clone();
         let mut states = breaker.subscribe();
         let mut excused = None;
-        let sender = recoveries.clone();
         let task = tokio::spawn(async move {
             loop {
                 tokio::select! {

@@ -22,7 +22,10 @@ use crate::{
 /// [`ConnectOptions`](crate::connect::ConnectOptions#urls). Everything that can't be said in text is on
 /// the [`Builder`].
 pub const SETTINGS: &[(&str, &str)] = &[
-    ("ack", "primary or spooled: when a receipt is given"),
+    (
+        "ack",
+        "primary, spooled, or replicated:<replicas>:<time>: when a receipt is given",
+    ),
     (
         "breaker_failures",
         "failures in a row that open the circuit breaker",
@@ -166,7 +169,7 @@ pub(super) fn from_vars(
             why: "set it to redis://host:port",
         });
     };
-    read(url.into(), None, settings)
+    read(Topology::single(url), None, settings)
 }
 
 const PREFIX: &str = "SEAWALL_";
@@ -249,10 +252,7 @@ fn of_topology(topology: Topology, name: &str, value: &str) -> Result<Topology, 
 fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
     Ok(match name {
         "ack" => {
-            let ack = choice(
-                value,
-                &[("primary", Ack::Primary), ("spooled", Ack::Spooled)],
-            )?;
+            let ack = ack(value)?;
             builder.spool(|spool| spool.with_ack(ack))
         }
         "breaker_failures" => {
@@ -368,6 +368,22 @@ fn apply(builder: Builder, name: &str, value: &str) -> Result<Builder, String> {
             builder.spool(|spool| spool.with_watermark(f64::from(percent) / 100.0))
         }
         _ => return Err("there is no such setting".to_owned()),
+    })
+}
+
+fn ack(value: &str) -> Result<Ack, String> {
+    let known = [("primary", Ack::Primary), ("spooled", Ack::Spooled)];
+    let must = || {
+        "must be primary or spooled or replicated:<replicas>:<time>, such as replicated:1:500ms"
+            .to_owned()
+    };
+    let Some(("replicated", rest)) = value.split_once(':') else {
+        return choice(value, &known).map_err(|_| must());
+    };
+    let (replicas, timeout) = rest.split_once(':').ok_or_else(must)?;
+    Ok(Ack::Replicated {
+        replicas: count(replicas)?,
+        timeout: time(timeout)?,
     })
 }
 

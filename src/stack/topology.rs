@@ -319,12 +319,6 @@ impl From<&str> for Topology {
     }
 }
 
-impl From<String> for Topology {
-    fn from(url: String) -> Self {
-        Self::single(url)
-    }
-}
-
 impl From<&String> for Topology {
     fn from(url: &String) -> Self {
         Self::single(url)

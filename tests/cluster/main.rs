@@ -10,6 +10,9 @@ mod kit;
 mod moves;
 mod outages;
 mod peer;
+mod repair;
 #[path = "../shared/seeds.rs"]
 mod seeds;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;

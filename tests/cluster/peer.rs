@@ -1,11 +1,25 @@
-//! experiment
-use crate::support::cmd;
-use redis::{AsyncCommands, cluster::ClusterClientBuilder, cluster_async::ClusterConnection};
-use seawall::chaos::RedisCluster;
-use std::time::{Duration, Instant};
+//! What the redis crate's own cluster connection does when a node fails: why it is not used. A
+//! comparison, printed and not judged, since it is of somebody else's code.
 
-async fn conn(c: &RedisCluster, retries: u32) -> ClusterConnection {
-    let nodes: Vec<_> = c.nodes().iter().map(|n| n.url()).collect();
+use std::time::Duration;
+
+use redis::{
+    AsyncCommands, RedisResult, cluster::ClusterClientBuilder, cluster_async::ClusterConnection,
+};
+use seawall::chaos::RedisCluster;
+use tokio::time::{Instant, timeout};
+
+use crate::support::{cmd, key_of_each};
+
+/// A node that is not missed by the others, so that it stays in their map.
+async fn cluster() -> RedisCluster {
+    let builder = RedisCluster::builder().replicas(0);
+    let builder = builder.node_timeout(Duration::from_secs(60));
+    builder.start().await.unwrap()
+}
+
+async fn connect(cluster: &RedisCluster, retries: u32) -> ClusterConnection {
+    let nodes: Vec<_> = cluster.nodes().iter().map(|node| node.url()).collect();
     ClusterClientBuilder::new(nodes)
         .retries(retries)
         .connection_timeout(Duration::from_secs(1))
@@ -19,108 +33,46 @@ async fn conn(c: &RedisCluster, retries: u32) -> ClusterConnection {
 }
 
 #[tokio::test]
-async fn e1_frozen_incr() {
+#[ignore = "a comparison with another library, not a promise of this one"]
+async fn a_call_to_a_frozen_node_with_the_redis_crate() {
     for retries in [0, 1, 3] {
-        let mut c = RedisCluster::builder()
-            .replicas(0)
-            .node_timeout(Duration::from_secs(60))
-            .start()
-            .await
-            .unwrap();
-        let mut con = conn(&c, retries).await;
-        let _: () = con.set("n", 0).await.unwrap();
-        let o = c.owner_of("n").await.unwrap();
-        c.freeze(o).await.unwrap();
-        let t = Instant::now();
-        let r = tokio::time::timeout(Duration::from_secs(8), con.incr::<_, _, i64>("n", 1)).await;
-        println!("E1 retries={retries} {r:?} after {:?}", t.elapsed());
-        c.thaw(o).unwrap();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let v: i64 = c.command("n", &cmd("GET n")).await.unwrap();
-        println!("E1 retries={retries} value={v}");
+        let mut cluster = cluster().await;
+        let mut connection = connect(&cluster, retries).await;
+        let owner = cluster.owner_of("n").await.unwrap();
+        cluster.freeze(owner).await.unwrap();
+        let began = Instant::now();
+        let answer = timeout(Duration::from_secs(8), connection.incr::<_, _, i64>("n", 1)).await;
+        let took = began.elapsed();
+        drop(connection);
+        cluster.thaw(owner).unwrap();
+        let value: Option<u64> = cluster.command("n", &cmd("GET n")).await.unwrap();
+        println!("retries={retries}: {answer:?} after {took:?}; the value is {value:?}");
     }
 }
 
 #[tokio::test]
-async fn e2_frozen_stalls_others() {
-    for retries in [3, 0] {
-        let mut c = RedisCluster::builder()
-            .replicas(0)
-            .node_timeout(Duration::from_secs(60))
-            .start()
-            .await
-            .unwrap();
-        let con = conn(&c, retries).await;
-        let keys: Vec<String> = (0..200).map(|i| format!("k{i}")).collect();
-        let mut of = [None, None, None];
-        for k in &keys {
-            let o = c.owner_of(k).await.unwrap();
-            if of[o].is_none() {
-                of[o] = Some(k.clone());
+#[ignore = "a comparison with another library, not a promise of this one"]
+async fn calls_to_other_nodes_while_the_redis_crate_reads_the_slots() {
+    for retries in [0, 3] {
+        let mut cluster = cluster().await;
+        let connection = connect(&cluster, retries).await;
+        let keys = key_of_each(&cluster, 3).await;
+        let slot = cluster.slot_of(&keys[1]).await.unwrap();
+        cluster.freeze(0).await.unwrap();
+        cluster.migrate_slot(slot, 1, 2).await.unwrap();
+        let mut moved = connection.clone();
+        let moved = async { moved.get::<_, Option<i64>>(&keys[1]).await };
+        let others = async {
+            let mut worst = Duration::ZERO;
+            let end = Instant::now() + Duration::from_secs(4);
+            while Instant::now() < end {
+                let began = Instant::now();
+                let _: RedisResult<Option<i64>> = connection.clone().get(&keys[2]).await;
+                worst = worst.max(began.elapsed());
             }
-            if of.iter().all(|x| x.is_some()) {
-                break;
-            }
-        }
-        let slot = c.slot_of(of[1].as_ref().unwrap()).await.unwrap();
-        c.freeze(0).await.unwrap();
-        c.migrate_slot(slot, 1, 2).await.unwrap();
-        let mut a = con.clone();
-        let k1 = of[1].clone().unwrap();
-        let k2 = of[2].clone().unwrap();
-        let k1b = k1.clone();
-        let h = tokio::spawn(async move {
-            let t = Instant::now();
-            let r: redis::RedisResult<Option<i64>> = a.get(&k1b).await;
-            (r, t.elapsed())
-        });
-        let mut worst = Duration::ZERO;
-        let mut errs = 0;
-        let end = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < end {
-            let t = Instant::now();
-            let r = tokio::time::timeout(
-                Duration::from_secs(4),
-                con.clone().get::<_, Option<i64>>(&k2),
-            )
-            .await;
-            if !matches!(r, Ok(Ok(_))) {
-                errs += 1;
-            }
-            worst = worst.max(t.elapsed());
-        }
-        println!(
-            "E2 retries={retries} moved: {:?}; a call to a healthy node: worst {worst:?}, errors {errs}",
-            h.await.unwrap()
-        );
+            worst
+        };
+        let (moved, worst) = tokio::join!(moved, others);
+        println!("retries={retries}: MOVED gave {moved:?}; the slowest of the others: {worst:?}");
     }
-}
-
-#[tokio::test]
-async fn e3_killed() {
-    let mut c = RedisCluster::start().await.unwrap();
-    let con = conn(&c, 0).await;
-    let o = c.owner_of("n").await.unwrap();
-    c.kill(o).await.unwrap();
-    let start = Instant::now();
-    let mut seen = std::collections::BTreeMap::new();
-    let mut ok = None;
-    while start.elapsed() < Duration::from_secs(8) {
-        let t = Instant::now();
-        let r: redis::RedisResult<i64> = con.clone().incr("n", 1).await;
-        match r {
-            Ok(_) => {
-                ok.get_or_insert(start.elapsed());
-            }
-            Err(e) => {
-                let en = seen
-                    .entry(format!("{:?} {:?} {}", e.kind(), e.code(), e))
-                    .or_insert((0, Duration::ZERO));
-                en.0 += 1;
-                en.1 = en.1.max(t.elapsed());
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    println!("E3 first ok {ok:?} {seen:#?}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use seawall::{
     Seawall,
     chaos::wait_until,
-    spool::{SpoolOptions, TailOptions},
+    spool::{Ack, SpoolOptions, TailOptions},
 };
 
 use crate::support::{PATIENCE, Scene, numbers};
@@ -70,4 +70,25 @@ async fn what_a_killed_run_had_on_disk_is_given_back_by_the_next_one() {
     let list = scene.list(new, "q").await;
     assert!(list.len() as u64 >= kept, "{} of {kept}", list.len());
     assert_eq!(list, numbers(0..list.len() as u64));
+}
+
+/// A receipt from disk is as good as the disk, also once Redis has it and its replicas lack it.
+#[tokio::test]
+async fn what_came_from_disk_is_still_there_when_application_and_primary_die_together() {
+    let mut scene = Scene::new().await;
+    let app = scene.app(|spool| spool.with_ack(Ack::Spooled)).await;
+    app.enqueue("q", 0..20).await;
+    app.drained().await;
+    scene.set.wait_until_replicated().await.unwrap();
+    let old = scene.primary().await;
+    scene.set.cut_replication(old);
+    app.enqueue("q", 20..120).await;
+    app.drained().await;
+    assert_eq!(scene.list(old, "q").await, numbers(0..120));
+    drop(app);
+    let new = scene.kill_primary().await;
+    let app = scene.app(|spool| spool.with_ack(Ack::Spooled)).await;
+    app.drained().await;
+    assert_eq!(scene.list(new, "q").await, numbers(0..120));
+    app.safe().await;
 }

@@ -32,7 +32,8 @@ impl Scene {
         let registry = Registry::new();
         let seawall = Seawall::builder(&self.set.url(), self.dir.path())
             .unwrap()
-            .spool(change)
+            // On a busy machine nothing goes to disk unless the test means it.
+            .spool(|spool| change(spool.with_spool_after(Duration::from_secs(2))))
             .metrics(&registry)
             .connect()
             .await

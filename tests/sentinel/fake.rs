@@ -16,6 +16,7 @@ pub(crate) struct FakeSentinel {
     says: Arc<Mutex<(SocketAddr, u64)>>,
     asked: watch::Sender<usize>,
     announced: watch::Sender<SocketAddr>,
+    answers: watch::Sender<bool>,
     _task: JoinSet<()>,
 }
 
@@ -27,12 +28,20 @@ impl FakeSentinel {
         let asked = watch::Sender::new(0);
         let announced = watch::Sender::new(master);
         let mut task = JoinSet::new();
+        let answers = watch::Sender::new(true);
         let (say, count, announce) = (Arc::clone(&says), asked.clone(), announced.clone());
+        let hold = answers.clone();
         task.spawn(async move {
             let mut clients = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
                 let (say, count) = (Arc::clone(&say), count.clone());
-                clients.spawn(serve(socket, say, count, announce.subscribe()));
+                clients.spawn(serve(
+                    socket,
+                    say,
+                    count,
+                    announce.subscribe(),
+                    hold.subscribe(),
+                ));
             }
         });
         Self {
@@ -40,6 +49,7 @@ impl FakeSentinel {
             says,
             asked,
             announced,
+            answers,
             _task: task,
         }
     }
@@ -56,6 +66,11 @@ impl FakeSentinel {
     pub(crate) fn announces(&self, master: SocketAddr, epoch: u64) {
         self.says(master, epoch);
         self.announced.send_replace(master);
+    }
+
+    /// Whether it answers when it is asked for the master, or lets the question wait.
+    pub(crate) fn answers(&self, answers: bool) {
+        self.answers.send_replace(answers);
     }
 
     /// Waits until it has been asked `more` times from now.
@@ -75,6 +90,7 @@ async fn serve(
     says: Arc<Mutex<(SocketAddr, u64)>>,
     asked: watch::Sender<usize>,
     mut announced: watch::Receiver<SocketAddr>,
+    mut answers: watch::Receiver<bool>,
 ) {
     let mut stream = BufReader::new(socket);
     announced.mark_unchanged();
@@ -97,8 +113,12 @@ async fn serve(
         let Some(command) = command else {
             return;
         };
-        let (at, epoch) = *says.lock();
         let words: Vec<_> = command.iter().map(String::as_str).collect();
+        if words.contains(&"GET-MASTER-ADDR-BY-NAME") {
+            asked.send_modify(|asked| *asked += 1);
+            let _ = answers.wait_for(|answers| *answers).await;
+        }
+        let (at, epoch) = *says.lock();
         let answer = match words.as_slice() {
             ["HELLO", ..] => "%1\r\n$5\r\nproto\r\n:3\r\n".to_owned(),
             ["SUBSCRIBE", ..] => {
@@ -106,7 +126,6 @@ async fn serve(
             }
             ["SENTINEL", "MYID"] => bulk("fake"),
             ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", _] => {
-                asked.send_modify(|asked| *asked += 1);
                 let (ip, port) = (at.ip().to_string(), at.port().to_string());
                 format!("*2\r\n{}{}", bulk(&ip), bulk(&port))
             }

@@ -76,25 +76,51 @@ async fn a_sentinel_that_has_missed_a_failover_does_not_lead_back_to_the_old_mas
     let leader = FakeSentinel::start(old.addr(), 4).await;
     let sentinels = [stale.addr(), leader.addr()];
     let poll = Duration::from_millis(20);
-    let options = options(&url(&sentinels, "mymaster")).with_sentinel_poll(poll);
+    let options = options(&url(&sentinels, "mymaster"))
+        .with_sentinel_poll(poll)
+        .with_connect_timeout(NEVER)
+        .with_probe(NEVER, NEVER);
     let client = Client::ready(options).await;
     assert_eq!(client.port().await, old.port());
     leader.announces(new.addr(), 5);
     client.counted("seawall_failovers_total", "", 1.0).await;
     assert_eq!(client.port().await, new.port());
     stale.asked(5).await;
-    // Also when the connection has to be made anew.
+    // Also when the connection has to be made anew, and the stale one answers first.
+    leader.answers(false);
+    leader.asked(1).await;
     let kill = redis::cmd("CLIENT")
         .arg("KILL")
         .arg("TYPE")
         .arg("normal")
         .take();
     new.command::<i64>(&kill).await.unwrap();
+    client.seen(|status| !status.up).await;
+    stale.asked(5).await;
+    assert!(!client.status().up);
+    leader.answers(true);
     client
         .seen(|status| status.generation == 3 && status.up)
         .await;
     assert_eq!(client.port().await, new.port());
     assert_eq!(client.metric("seawall_failovers_total", ""), 1.0);
+}
+
+#[tokio::test]
+async fn a_master_named_during_the_pause_between_two_searches_is_gone_to_at_once() {
+    let server = RedisServer::start().await.unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let sentinel = FakeSentinel::start(nobody.local_addr().unwrap(), 1).await;
+    drop(nobody);
+    // The pause alone would last longer than the test.
+    let options = options(&url(&[sentinel.addr()], "mymaster")).with_reconnect_delay(NEVER, NEVER);
+    let client = Client::open(options);
+    client
+        .seen(|status| status.trouble == Some(Trouble::Unreachable))
+        .await;
+    sentinel.announces(server.addr(), 2);
+    client.connection.wait_ready(PATIENCE).await.unwrap();
+    assert_eq!(client.port().await, server.port());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Reads from replicas, for calls that ask for them.
 
+use parking_lot::Mutex;
 use redis::{Cmd, cmd};
 use seawall::{
     RedisCall,
@@ -56,8 +57,18 @@ async fn only_calls_that_ask_for_it_and_only_read_are_answered_by_replicas() {
 /// How many GETs a node has answered.
 async fn commandstats(set: &SentinelSet, node: usize) -> u64 {
     let info = cmd("INFO").arg("commandstats").take();
-    let info: String = set.node(node).command(&info).await.unwrap();
-    let gets = info
+    let said = Mutex::new(String::new());
+    // A server that is made a replica cuts its clients off.
+    wait_until("an answer", PATIENCE, || async {
+        let answer: Option<String> = set.node(node).command(&info).await.ok();
+        let answered = answer.is_some();
+        *said.lock() = answer.unwrap_or_default();
+        answered
+    })
+    .await
+    .unwrap();
+    let said = said.into_inner();
+    let gets = said
         .lines()
         .find_map(|line| line.strip_prefix("cmdstat_get:calls="));
     gets.map_or(0, |gets| gets.split(',').next().unwrap().parse().unwrap())
@@ -81,9 +92,12 @@ async fn by_default_no_replica_is_asked_and_none_is_connected_to() {
 async fn the_master_answers_for_a_replica_that_is_frozen_killed_or_promoted() {
     let mut set = set().await;
     let client = Client::ready(options(&set.url()).with_replica_reads(true)).await;
+    client.write(1).await.unwrap();
+    set.wait_until_replicated().await.unwrap();
     let by_replica = || async {
         let before = client.metric(READS, "replica");
-        read(&client.connection, cmd("GET").arg("k")).await;
+        let answer = read(&client.connection, cmd("GET").arg("k")).await;
+        assert_eq!(answer.as_deref(), Some("1"));
         client.metric(READS, "replica") > before
     };
     let by_master = || async { !by_replica().await };

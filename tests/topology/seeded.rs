@@ -56,8 +56,7 @@ async fn one(seed: u64) {
     }
     drained(&seawall).await;
     assert_eq!(seawall.shutdown(PLENTY).await.unwrap(), 0, "seed {seed}");
-    println!("topology: seed={seed}");
-    pair.judge().await;
+    pair.judge_of(&format!("seed {seed}")).await;
 }
 
 async fn open(pair: &Pair) -> Seawall {

@@ -4,10 +4,11 @@ use std::{
     collections::HashMap,
     future::Future,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus::{Registry, proto::Metric};
 use seawall::{
     Error, Job, Seawall,
@@ -95,7 +96,7 @@ impl Pair {
     ) -> impl Future<Output = Result<Receipt, Error>> + Send + use<> {
         let target = active(seawall);
         let number = {
-            let mut last = self.ledger.last.lock().unwrap();
+            let mut last = self.ledger.last.lock();
             let last = last.entry(target.clone()).or_default();
             *last += 1;
             *last
@@ -118,20 +119,22 @@ impl Pair {
 
     /// Each server holds what it is owed, once and in order, and nothing of the other's.
     pub(crate) async fn judge(&self) {
+        self.judge_of("this").await;
+    }
+
+    /// `what` is what it is said of.
+    pub(crate) async fn judge_of(&self, what: &str) {
         for (name, redis) in [("a", &self.a), ("b", &self.b)] {
             for job in list(redis).await {
                 let (owner, number) = job.split_once('-').unwrap();
-                assert_eq!(owner, name, "{job} is in the wrong deployment");
+                assert_eq!(owner, name, "{what}: {job} is in the wrong deployment");
                 self.ledger.books.deliver((owner, number.parse().unwrap()));
             }
         }
         let balance = self.ledger.books.balance();
-        assert!(
-            balance.is_clean(),
-            "{balance}\n{:?}",
-            self.ledger.books.lost(10)
-        );
-        assert_eq!(balance.delivered, balance.attempted, "{balance}");
+        let lost = self.ledger.books.lost(10);
+        assert!(balance.is_clean(), "{what}: {balance}\n{lost:?}");
+        assert_eq!(balance.delivered, balance.attempted, "{what}: {balance}");
     }
 
     /// The sum of a metric's series that have this target.

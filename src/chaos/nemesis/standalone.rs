@@ -35,9 +35,9 @@ impl ProxiedServer {
     #[must_use]
     pub fn url(&self) -> String {
         let server = self.server.url();
-        let through = Url::parse(&server).and_then(|mut url| {
+        let through = Url::parse(&server).map(|mut url| {
             let _ = url.set_port(Some(self.proxy.addr().port()));
-            Ok(url.into())
+            url.into()
         });
         through.unwrap_or(server)
     }

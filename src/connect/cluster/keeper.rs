@@ -165,16 +165,16 @@ impl Stock {
 /// Once for each change.
 fn tell(shared: &Shared, status: &Status, trouble: Option<Trouble>) {
     let address = &shared.options.deployment;
+    let generation = status.generation;
     match trouble {
-        None => {
-            tracing::info!(%address, generation = status.generation, "connected to the cluster")
-        }
         Some(trouble) => tracing::warn!(
             %address,
             reason = trouble.as_str(),
             up = status.up,
             "the cluster is not whole: {trouble}"
         ),
+        None if status.up => tracing::info!(%address, generation, "connected to the cluster"),
+        None => {}
     }
 }
 

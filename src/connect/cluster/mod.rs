@@ -202,21 +202,21 @@ impl Shared {
     ///
     /// As long as it does, what befalls one node's calls is no outage: the breaker is one for the whole
     /// cluster, and must not shut the way to the others.
-    fn serves_without(&self, node: &Endpoint) -> bool {
-        let others = |other: &&Node<Arc<Inner>>| other.endpoint != *node && is_up(&other.server);
+    fn serves_without(&self, node: Option<&Endpoint>) -> bool {
+        let others =
+            |other: &&Node<Arc<Inner>>| Some(&other.endpoint) != node && is_up(&other.server);
         self.status.borrow().up && self.layout.load().primaries().iter().any(others)
     }
 
     /// The error of a call whose node is away; `node` is none if nobody knows one.
     fn away(&self, node: Option<(&Endpoint, &Error)>) -> Error {
         let trouble = self.status.borrow().trouble;
-        let (class, cause) = match (node, trouble) {
-            (Some((endpoint, _)), _) if self.serves_without(endpoint) => {
-                let cause = "the primary of the call's slot is away";
-                (Class::Transient, cause)
+        let (class, cause) = match trouble {
+            _ if self.serves_without(node.map(|(endpoint, _)| endpoint)) => {
+                (Class::Transient, "the primary of the call's slot is away")
             }
-            (_, Some(trouble)) => (Class::Outage, trouble.explain()),
-            (_, None) => (Class::Outage, "no node that could serve it has been found"),
+            Some(trouble) => (Class::Outage, trouble.explain()),
+            None => (Class::Outage, "no node that could serve it has been found"),
         };
         let after = node.and_then(|(_, error)| error.retry_after());
         Error::new(ErrorKind::Connect, Verdict::new(class, Landed::No))
@@ -236,6 +236,8 @@ impl Shared {
             return node;
         }
         self.change(|layout| layout.with(endpoint, slot, Instant::now(), |at| self.connect(at)));
+        // What is connected has to be told of.
+        self.is_wrong.notify_one();
         self.layout.load().at(endpoint).cloned()
     }
 

@@ -80,7 +80,6 @@ impl Shared {
             let next = match redirect {
                 Redirect::Moved { slot, to } => {
                     manner = Manner::Plain;
-                    self.is_wrong.notify_one();
                     self.redirected(&to, Some(slot))
                 }
                 Redirect::Ask { to } => {
@@ -120,7 +119,7 @@ impl Shared {
     }
 
     fn refused(&self, refusal: Refusal, by: &Endpoint) -> Outcome {
-        Outcome::Refused(if self.serves_without(by) {
+        Outcome::Refused(if self.serves_without(Some(by)) {
             refusal.of_one_node()
         } else {
             refusal

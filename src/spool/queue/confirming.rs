@@ -261,8 +261,10 @@ impl<T: Spoolable> Queue<T> {
                 Whose::Disk(mut sent) => {
                     self.lane.sent();
                     let through = waits.batch.last();
-                    self.replay
+                    let done = self
+                        .replay
                         .remove(&mut sent, through, &self.shared, &mut self.lane);
+                    self.shared.disk.done(done);
                 }
                 Whose::Nobody => {}
             }

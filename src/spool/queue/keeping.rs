@@ -26,6 +26,7 @@ use crate::{
     replicas::{Replicas, View, Want},
     spool::{
         Batch, LaneId, Spoolable,
+        commit::Done,
         options::Replay,
         pace::Pace,
         replay::Older,
@@ -234,6 +235,20 @@ impl<T: Spoolable> Queue<T> {
         self.off_the_disk(&gone);
     }
 
+    /// What has been delivered from disk is done with: now, or once replicas have it. Until then the next run
+    /// finds it there, should this process die together with the primary.
+    pub(super) fn done_with(&mut self, done: Done) {
+        let kept = self.keeping.options.is_some() && self.keeping.view.expects_replicas;
+        let at_once = if kept {
+            self.keeping.tail.keep_on_disk(done)
+        } else {
+            Some(done)
+        };
+        if let Some(done) = at_once {
+            self.shared.disk.done(done);
+        }
+    }
+
     /// Takes note of what the replicas are said to have.
     pub(super) fn on_replicas(&mut self) {
         if let Some(replicas) = &self.keeping.replicas {
@@ -283,10 +298,10 @@ impl<T: Spoolable> Queue<T> {
         };
         let mut given_up = 0;
         while self.shared.tail_bytes.load(Relaxed) > most
-            && let Some(((_, first, last), disk)) = self.keeping.tail.shed()
+            && let Some(((_, first, last), gone)) = self.keeping.tail.shed()
         {
             given_up += last - first + 1;
-            self.off_the_disk(disk.as_slice());
+            self.off_the_disk(&[gone]);
             self.show_tail();
         }
         if self.keeping.spills() {

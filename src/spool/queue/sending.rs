@@ -219,6 +219,8 @@ impl<T: Spoolable> Queue<T> {
             }
             Outcome::Gap { last } if self.keeping.hears() => {
                 let sent = self.keeping.at_answer(&sent);
+                let tail = &mut self.keeping.tail;
+                tail.was_acknowledged(batch.lane(), batch.after());
                 self.on_reached(batch.lane(), last, &sent);
                 // The others are asked for, too; and what is missing goes first.
                 self.keeping.passed = None;
@@ -327,8 +329,10 @@ impl<T: Spoolable> Queue<T> {
                 if confirms {
                     self.await_part(done, now);
                 }
-                self.replay
+                let done = self
+                    .replay
                     .remove(&mut from, through, &self.shared, &mut self.lane);
+                self.done_with(done);
                 From::Disk(from)
             }
             From::Tail => From::Tail,

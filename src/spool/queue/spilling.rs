@@ -15,7 +15,7 @@ use crate::spool::{
     chunk::{Held, Writer},
     commit::Done,
     error::StoreError,
-    tail::{OnDisk, Piece, tail_of},
+    tail::{Gone, OnDisk, Piece, tail_of},
 };
 
 /// Entries of the tail that are being written.
@@ -70,10 +70,10 @@ impl<T: Spoolable> Queue<T> {
     fn make_room_on_disk(&mut self, most: u64) {
         let mut given_up = 0;
         while self.keeping.tail.size().disk_bytes > most
-            && let Some(((_, first, last), disk)) = self.keeping.tail.shed()
+            && let Some(((_, first, last), gone)) = self.keeping.tail.shed()
         {
             given_up += last - first + 1;
-            self.off_the_disk(disk.as_slice());
+            self.off_the_disk(&[gone]);
         }
         self.note_given_up(given_up);
     }
@@ -152,10 +152,13 @@ impl<T: Spoolable> Queue<T> {
         match answer {
             Ok(()) => {
                 for (lane, first, disk) in spilling.entries {
-                    if !self.keeping.tail.spilled(lane, first, disk) {
-                        // It is safe by now, and so are those before it.
-                        self.off_the_disk(&[disk]);
-                    }
+                    // One that is safe by now is not wanted there, and neither are those before it.
+                    let unwanted = Gone {
+                        disk: Some(disk),
+                        mark: None,
+                    };
+                    let spilled = self.keeping.tail.spilled(lane, first, disk);
+                    self.off_the_disk(&[spilled.unwrap_or(unwanted)]);
                 }
             }
             Err(_) => {
@@ -170,16 +173,21 @@ impl<T: Spoolable> Queue<T> {
     }
 
     /// These are not wanted any more.
-    pub(super) fn off_the_disk(&self, gone: &[OnDisk]) {
-        for disk in gone {
-            self.shared
-                .usage
-                .free(self.slot, disk.records(), disk.bytes);
-            self.shared.disk.done(Done {
-                lane: disk.lane,
-                through: disk.last,
-                records: disk.records(),
-            });
+    pub(super) fn off_the_disk(&self, gone: &[Gone]) {
+        for Gone { disk, mark } in gone {
+            if let Some(disk) = disk {
+                self.shared
+                    .usage
+                    .free(self.slot, disk.records(), disk.bytes);
+                self.shared.disk.done(Done {
+                    lane: disk.lane,
+                    through: disk.last,
+                    records: disk.records(),
+                });
+            }
+            if let Some(mark) = mark {
+                self.shared.disk.done(*mark);
+            }
         }
     }
 
@@ -217,6 +225,11 @@ impl<T: Spoolable> Queue<T> {
             if answer.is_err() {
                 break;
             }
+        }
+        if !self.keeping.spills() {
+            // Nobody will ask for them, and Redis may forget the lane.
+            let marks = self.keeping.tail.take_marks();
+            self.off_the_disk(&marks);
         }
     }
 

@@ -201,7 +201,8 @@ async fn a_lane_adopted_in_the_middle_of_replay_goes_first_and_mixes_nothing_up(
             assert!(!bench.adopt().await, "a batch is on its way");
             if answered {
                 let (shared, lane) = (bench.shared.clone(), &mut bench.lane);
-                bench.replay.remove(&mut sent, 4, &shared, lane);
+                let done = bench.replay.remove(&mut sent, 4, &shared, lane);
+                shared.disk.done(done);
             } else {
                 bench.replay.rewind();
             }
@@ -213,7 +214,8 @@ async fn a_lane_adopted_in_the_middle_of_replay_goes_first_and_mixes_nothing_up(
         assert_ne!(batch.lane(), bench.id);
         assert_eq!((batch.first(), batch.last(), sent.refused()), (1, 3, 1));
         let (shared, lane) = (bench.shared.clone(), &mut bench.lane);
-        bench.replay.remove(&mut sent, 3, &shared, lane);
+        let done = bench.replay.remove(&mut sent, 3, &shared, lane);
+        shared.disk.done(done);
         if answered {
             assert!(bench.lane.is_drained());
         } else {

@@ -9,6 +9,7 @@
 //! Nothing else of the queue may be sent before that is done, or it would go in front.
 
 mod options;
+mod pass;
 mod piece;
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 pub use self::options::TailOptions;
-pub(super) use self::piece::{Piece, queue_of, tail_of};
-use super::{Batch, LaneId};
+pub(super) use self::{
+    pass::{Shortfall, Step},
+    piece::{Piece, queue_of, tail_of},
+};
+use super::{Batch, LaneId, commit::Done};
 use crate::replicas::View;
 
 /// The tail of one queue.
@@ -51,6 +55,9 @@ pub(super) struct Entry<T> {
     pub(super) last: u64,
     pub(super) memory: Option<Batch<T>>,
     pub(super) disk: Option<OnDisk>,
+    /// It came from disk, and is still there for the case that this process dies with Redis: to be noted as
+    /// done with when the entry goes.
+    mark: Option<Done>,
     at: Instant,
     seen: Seen,
     bytes: usize,
@@ -78,6 +85,15 @@ pub(super) struct OnDisk {
     pub(super) bytes: u64,
 }
 
+/// What is not wanted any more of what is on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gone {
+    /// In the tail's own lane.
+    pub(super) disk: Option<OnDisk>,
+    /// In the lane that it came from.
+    pub(super) mark: Option<Done>,
+}
+
 /// What is known of a lane.
 #[derive(Debug)]
 struct Known {
@@ -88,28 +104,6 @@ struct Known {
     reached: u64,
     /// Which server acknowledged it.
     history: Option<Arc<str>>,
-}
-
-/// What is to be done next in a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Ask Redis how far it has this lane.
-    Ask(LaneId),
-    /// Read the first entry that is missing from disk: it is not in memory.
-    Load(OnDisk),
-    /// Send the first entry that is missing; the server has its lane up to this number.
-    Send { after: u64 },
-}
-
-/// What an answer to [`Step::Ask`] says about a lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Shortfall {
-    /// These are lost for good: Redis had acknowledged them, and they are kept nowhere.
-    pub(super) lost: Option<(u64, u64)>,
-    /// These are not there although the server has lost nothing: somebody has removed them.
-    pub(super) removed: Option<(u64, u64)>,
-    /// These will be sent again.
-    pub(super) missing: Option<(u64, u64)>,
 }
 
 impl<T> Tail<T> {
@@ -161,6 +155,7 @@ impl<T> Tail<T> {
             last,
             memory: Some(batch),
             disk: None,
+            mark: None,
             at: now,
             seen,
             bytes,
@@ -168,6 +163,28 @@ impl<T> Tail<T> {
             held,
             dead: false,
         });
+    }
+
+    /// What was acknowledged last came from disk, and stays there as long as it is kept here. Gives `mark`
+    /// back if it is not.
+    pub(super) fn keep_on_disk(&mut self, mark: Done) -> Option<Done> {
+        match self.entries.back_mut() {
+            Some(last) => last.mark.replace(mark),
+            None => Some(mark),
+        }
+    }
+
+    /// What has come from disk need not stay there any longer.
+    pub(super) fn take_marks(&mut self) -> Vec<Gone> {
+        let marks = self
+            .entries
+            .iter_mut()
+            .filter_map(|entry| entry.mark.take());
+        let gone = marks.map(|mark| Gone {
+            disk: None,
+            mark: Some(mark),
+        });
+        gone.collect()
     }
 
     fn push(&mut self, entry: Entry<T>) {
@@ -185,6 +202,7 @@ impl<T> Tail<T> {
             last,
             memory: None,
             disk: Some(disk),
+            mark: None,
             at: now,
             seen: Seen { term: 0, stamp: 0 },
             bytes: 0,
@@ -235,7 +253,7 @@ impl<T> Tail<T> {
         least: usize,
         max_age: Duration,
         now: Instant,
-    ) -> Vec<OnDisk> {
+    ) -> Vec<Gone> {
         let expects = view.expects_replicas || least > 0;
         let mut gone = Vec::new();
         while let Some(entry) = self.entries.front() {
@@ -244,7 +262,8 @@ impl<T> Tail<T> {
             if !entry.dead && (entry.missing || entry.held || !(covered || aged)) {
                 break;
             }
-            gone.extend(self.take_front());
+            let front = self.take_front();
+            gone.extend(front.filter(|gone| *gone != Gone::default()));
         }
         self.forget_lanes();
         gone
@@ -257,17 +276,20 @@ impl<T> Tail<T> {
 
     /// Gives up the oldest entry, if there is one that nobody waits for. Says which numbers those are, and
     /// what is on disk of it.
-    pub(super) fn shed(&mut self) -> Option<((LaneId, u64, u64), Option<OnDisk>)> {
+    pub(super) fn shed(&mut self) -> Option<((LaneId, u64, u64), Gone)> {
         let front = self.entries.front().filter(|front| !front.held)?;
         let which = (front.lane, front.first, front.last);
-        Some((which, self.take_front()))
+        Some((which, self.take_front()?))
     }
 
-    fn take_front(&mut self) -> Option<OnDisk> {
+    fn take_front(&mut self) -> Option<Gone> {
         let entry = self.entries.pop_front()?;
         self.missing -= usize::from(entry.missing);
         self.size.take(&entry);
-        entry.disk
+        Some(Gone {
+            disk: entry.disk,
+            mark: entry.mark,
+        })
     }
 
     /// Keeps what is known of the lanes that have entries, and of the one that was last acknowledged.
@@ -305,24 +327,23 @@ impl<T> Tail<T> {
             .map(|(_, entry)| entry)
     }
 
-    /// The entry that begins with this number is on disk, and leaves the memory. Says whether it was still
-    /// wanted.
-    pub(super) fn spilled(&mut self, lane: LaneId, first: u64, disk: OnDisk) -> bool {
+    /// The entry that begins with this number is on disk, and leaves the memory. Gives what is not wanted
+    /// any more by that; `None` if it is the entry itself.
+    pub(super) fn spilled(&mut self, lane: LaneId, first: u64, disk: OnDisk) -> Option<Gone> {
         let found = self
             .entries
             .iter_mut()
             .find(|entry| entry.lane == lane && entry.first == first && entry.disk.is_none());
-        let Some(entry) = found else {
-            return false;
-        };
+        let entry = found?;
         self.size.take(entry);
         entry.disk = Some(disk);
+        let mark = entry.mark.take();
         if !entry.missing {
             entry.bytes = 0;
             entry.memory = None;
         }
         self.size.add(entry);
-        true
+        Some(Gone { disk: None, mark })
     }
 
     /// The first missing entry has been read from disk.
@@ -335,164 +356,6 @@ impl<T> Tail<T> {
             entry.memory = Some(batch);
             self.size.add(entry);
         }
-    }
-
-    // ===== what is missing =====
-
-    /// Begins a pass: another server may be at the other end. `own` is asked for too, if it has been
-    /// acknowledged up to that number.
-    pub(super) fn begin_pass(&mut self, own: Option<(LaneId, u64)>) {
-        if let Some((lane, acknowledged)) = own.filter(|(_, acknowledged)| *acknowledged > 0) {
-            let known = self.known(lane);
-            known.acknowledged = known.acknowledged.max(acknowledged);
-        }
-        self.asking.clear();
-        for entry in self.entries.iter().filter(|entry| !entry.dead) {
-            if self.asking.back() != Some(&entry.lane) && !self.asking.contains(&entry.lane) {
-                self.asking.push_back(entry.lane);
-            }
-        }
-        if let Some((lane, 1..)) = own
-            && !self.asking.contains(&lane)
-        {
-            self.asking.push_back(lane);
-        }
-    }
-
-    /// What is to be done next, if a pass is under way.
-    pub(super) fn step(&self) -> Option<Step> {
-        if let Some(lane) = self.asking.front() {
-            return Some(Step::Ask(*lane));
-        }
-        let entry = self.first_missing()?;
-        match (&entry.memory, entry.disk) {
-            (None, Some(disk)) => Some(Step::Load(disk)),
-            _ => {
-                let known = self.lanes.iter().find(|known| known.lane == entry.lane);
-                let reached = known.map_or(0, |known| known.reached);
-                Some(Step::Send {
-                    after: reached.min(entry.first - 1),
-                })
-            }
-        }
-    }
-
-    /// Whether nothing else may be sent.
-    pub(super) fn is_in_pass(&self) -> bool {
-        !self.asking.is_empty() || self.missing > 0
-    }
-
-    pub(super) fn first_missing(&self) -> Option<&Entry<T>> {
-        // In the usual case there is none, and no entry is looked at.
-        (self.missing > 0).then(|| self.entries.iter().find(|entry| entry.missing))?
-    }
-
-    /// Redis has `lane` up to `last`, as of `seen`. `history` is that of the server.
-    pub(super) fn reached(
-        &mut self,
-        lane: LaneId,
-        last: u64,
-        seen: Seen,
-        history: Option<&Arc<str>>,
-    ) -> Shortfall {
-        self.asking.retain(|asked| *asked != lane);
-        let known = self.known(lane);
-        let acknowledged = known.acknowledged;
-        let same_server = history.is_some() && known.history.as_ref() == history;
-        known.reached = last;
-        if last >= acknowledged {
-            known.history = history.cloned();
-        }
-        let mut shortfall = Shortfall::default();
-        let mut kept_from = None;
-        let of_lane = |entry: &&mut Entry<T>| entry.lane == lane && !entry.dead;
-        for entry in self.entries.iter_mut().filter(of_lane) {
-            self.missing -= usize::from(entry.missing);
-            entry.missing = entry.last > last;
-            self.missing += usize::from(entry.missing);
-            if entry.missing {
-                kept_from.get_or_insert(entry.first.max(last + 1));
-            } else {
-                entry.seen = seen;
-            }
-        }
-        if last >= acknowledged {
-            return shortfall;
-        }
-        if same_server {
-            shortfall.removed = Some((last + 1, acknowledged));
-            let missing = |entry: &&mut Entry<T>| entry.lane == lane && entry.missing;
-            for entry in self.entries.iter_mut().filter(missing) {
-                entry.bury();
-                self.missing -= 1;
-            }
-            self.known(lane).acknowledged = last;
-            return shortfall;
-        }
-        let kept_from = kept_from.unwrap_or(acknowledged + 1);
-        if kept_from > last + 1 {
-            shortfall.lost = Some((last + 1, kept_from - 1));
-        }
-        if kept_from <= acknowledged {
-            shortfall.missing = Some((kept_from, acknowledged));
-        } else {
-            self.known(lane).acknowledged = last;
-        }
-        shortfall
-    }
-
-    /// Redis has the first missing entry again, up to number `through`.
-    pub(super) fn sent_again(
-        &mut self,
-        through: u64,
-        seen: Seen,
-        history: Option<&Arc<str>>,
-        now: Instant,
-    ) {
-        let Some(at) = self.entries.iter().position(|entry| entry.missing) else {
-            return;
-        };
-        let entry = &mut self.entries[at];
-        let lane = entry.lane;
-        if through >= entry.last {
-            self.missing -= 1;
-            entry.missing = false;
-            entry.seen = seen;
-            entry.at = now;
-        }
-        let known = self.known(lane);
-        known.reached = known.reached.max(through);
-        // As long as some are missing, it is not this server that has acknowledged them.
-        if through >= known.acknowledged {
-            known.history = history.cloned();
-        }
-    }
-
-    /// Gives up the first missing entry up to number `through`: it can't be read, or Redis will not take it
-    /// again. Says which numbers those are.
-    pub(super) fn give_up_missing(&mut self, through: u64) -> Option<(LaneId, u64, u64)> {
-        let at = self.entries.iter().position(|entry| entry.missing)?;
-        let entry = &mut self.entries[at];
-        let (lane, first, last) = (entry.lane, entry.first, entry.last.min(through));
-        self.size.take(entry);
-        match entry.memory.take().and_then(|batch| batch.rest(through)) {
-            Some(rest) => {
-                entry.first = rest.first();
-                entry.memory = Some(rest);
-            }
-            None => {
-                entry.bury();
-                self.missing -= 1;
-            }
-        }
-        self.size.add(entry);
-        Some((lane, first, last))
-    }
-
-    /// The last number of `lane` that Redis has acknowledged and has, or gets again.
-    pub(super) fn acknowledged_of(&self, lane: LaneId) -> Option<u64> {
-        let known = self.lanes.iter().find(|known| known.lane == lane);
-        known.map(|known| known.acknowledged)
     }
 }
 

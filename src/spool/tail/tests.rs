@@ -146,31 +146,31 @@ impl World {
             self.slow = Some((batch, seen, history));
         } else {
             let seen = self.seen(term);
-            self.note(batch, seen, history);
+            self.note(batch, seen, history.as_ref());
         }
     }
 
     fn answer(&mut self) {
         if let Some((batch, seen, history)) = self.slow.take() {
             let seen = self.seen(seen.term);
-            self.note(batch, seen, history);
+            self.note(batch, seen, history.as_ref());
         }
     }
 
-    fn note(&mut self, batch: Batch<()>, seen: Seen, history: Option<Arc<str>>) {
+    fn note(&mut self, batch: Batch<()>, seen: Seen, history: Option<&Arc<str>>) {
         let lane = self.lanes.iter().position(|lane| *lane == batch.lane());
         let lane = lane.expect("one of ours");
         self.acknowledged[lane] = batch.last();
         let now = Instant::now();
         self.tail
-            .acknowledged(batch, 100, seen, history.as_ref(), false, now);
+            .acknowledged(batch, 100, seen, history, false, now);
     }
 
     fn read(&mut self) {
         let reading = self.teller.begin_reading();
         self.readings.push((reading, self.primary.len()));
         let passed = self.readings.iter().filter(|(_, at)| *at <= self.replica);
-        if let Some((reading, _)) = passed.last() {
+        if let Some((reading, _)) = passed.max() {
             self.teller.reached(*reading, 1);
         }
     }
@@ -188,7 +188,7 @@ impl World {
             self.step();
         }
         let gone = self.tail.trim(&self.view, 0, Duration::MAX, Instant::now());
-        for disk in gone {
+        for disk in gone.into_iter().filter_map(|gone| gone.disk) {
             assert!(disk.last <= self.spilled);
         }
     }
@@ -239,7 +239,7 @@ impl World {
                 bytes: 10,
             };
             self.spilled = disk.last;
-            assert!(self.tail.spilled(lane, first, disk));
+            assert!(self.tail.spilled(lane, first, disk).is_some());
         }
     }
 
@@ -363,13 +363,19 @@ fn what_is_on_disk_goes_in_order_whatever_is_given_up() {
             last: first + 4,
             bytes: 10,
         };
-        assert!(tail.spilled(lane, first, disk));
+        assert!(tail.spilled(lane, first, disk).is_some());
     }
     let seen = Seen { term: 2, stamp: 0 };
     let _ = tail.reached(lane, 5, seen, Some(&"two".into()));
     assert!(tail.give_up_missing(10).is_some());
     let mut gone = BTreeMap::new();
-    while let Some((_, Some(disk))) = tail.shed() {
+    while let Some((
+        _,
+        Gone {
+            disk: Some(disk), ..
+        },
+    )) = tail.shed()
+    {
         gone.insert(gone.len(), disk.first);
     }
     assert_eq!(gone.into_values().collect::<Vec<_>>(), [1, 6, 11]);

@@ -60,6 +60,9 @@ fn a_wrong_value_is_refused_with_what_it_must_be() {
     assert!(refusal("redis://h?spool_after=fast").contains("spool_after: must be a time"));
     assert!(refusal("redis://h?spool_max_bytes=99999999999TiB").contains("must be bytes"));
     assert!(refusal("redis://h?ack=maybe").contains("must be primary or spooled"));
+    assert!(refusal("redis://h?ack=replicated").contains("replicated:1:500ms"));
+    assert!(refusal("redis://h?ack=replicated:0:1s").contains("at least 1"));
+    assert!(refusal("redis://h?ack=replicated:1:soon").contains("must be a time"));
     assert!(refusal("redis://h?spool_max_records=0").contains("at least 1"));
     assert!(refusal("redis://h?spool_overflow=drop").contains("drop_oldest or drop_newest"));
     assert!(refusal("redis://h?spool_max_age=24h").contains("must be expire:<time>"));

@@ -1,0 +1,194 @@
+//! What a server turns out to lack, and what is to be done about it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Entry, OnDisk, Seen, Tail};
+use crate::spool::LaneId;
+
+/// What is to be done next in a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::spool) enum Step {
+    /// Ask Redis how far it has this lane.
+    Ask(LaneId),
+    /// Read the first entry that is missing from disk: it is not in memory.
+    Load(OnDisk),
+    /// Send the first entry that is missing; the server has its lane up to this number.
+    Send { after: u64 },
+}
+
+/// What an answer to [`Step::Ask`] says about a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::spool) struct Shortfall {
+    /// These are lost for good: Redis had acknowledged them, and they are kept nowhere.
+    pub(in crate::spool) lost: Option<(u64, u64)>,
+    /// These are not there although the server has lost nothing: somebody has removed them.
+    pub(in crate::spool) removed: Option<(u64, u64)>,
+    /// These will be sent again.
+    pub(in crate::spool) missing: Option<(u64, u64)>,
+}
+
+impl<T> Tail<T> {
+    /// Begins a pass: another server may be at the other end. `own` is asked for too, if it has been
+    /// acknowledged up to that number.
+    pub(in crate::spool) fn begin_pass(&mut self, own: Option<(LaneId, u64)>) {
+        if let Some((lane, acknowledged)) = own.filter(|(_, acknowledged)| *acknowledged > 0) {
+            let known = self.known(lane);
+            known.acknowledged = known.acknowledged.max(acknowledged);
+        }
+        self.asking.clear();
+        for entry in self.entries.iter().filter(|entry| !entry.dead) {
+            if self.asking.back() != Some(&entry.lane) && !self.asking.contains(&entry.lane) {
+                self.asking.push_back(entry.lane);
+            }
+        }
+        if let Some((lane, 1..)) = own
+            && !self.asking.contains(&lane)
+        {
+            self.asking.push_back(lane);
+        }
+    }
+
+    /// Redis had acknowledged `lane` up to this number, as an earlier run has noted.
+    pub(in crate::spool) fn was_acknowledged(&mut self, lane: LaneId, through: u64) {
+        let known = self.known(lane);
+        known.acknowledged = known.acknowledged.max(through);
+    }
+
+    /// What is to be done next, if a pass is under way.
+    pub(in crate::spool) fn step(&self) -> Option<Step> {
+        if let Some(lane) = self.asking.front() {
+            return Some(Step::Ask(*lane));
+        }
+        let entry = self.first_missing()?;
+        match (&entry.memory, entry.disk) {
+            (None, Some(disk)) => Some(Step::Load(disk)),
+            _ => {
+                let known = self.lanes.iter().find(|known| known.lane == entry.lane);
+                let reached = known.map_or(0, |known| known.reached);
+                Some(Step::Send {
+                    after: reached.min(entry.first - 1),
+                })
+            }
+        }
+    }
+
+    /// Whether nothing else may be sent.
+    pub(in crate::spool) fn is_in_pass(&self) -> bool {
+        !self.asking.is_empty() || self.missing > 0
+    }
+
+    pub(in crate::spool) fn first_missing(&self) -> Option<&Entry<T>> {
+        // In the usual case there is none, and no entry is looked at.
+        (self.missing > 0).then(|| self.entries.iter().find(|entry| entry.missing))?
+    }
+
+    /// Redis has `lane` up to `last`, as of `seen`. `history` is that of the server.
+    pub(in crate::spool) fn reached(
+        &mut self,
+        lane: LaneId,
+        last: u64,
+        seen: Seen,
+        history: Option<&Arc<str>>,
+    ) -> Shortfall {
+        self.asking.retain(|asked| *asked != lane);
+        let known = self.known(lane);
+        let acknowledged = known.acknowledged;
+        let same_server = history.is_some() && known.history.as_ref() == history;
+        known.reached = last;
+        if last >= acknowledged {
+            known.history = history.cloned();
+        }
+        let mut shortfall = Shortfall::default();
+        let mut kept_from = None;
+        let of_lane = |entry: &&mut Entry<T>| entry.lane == lane && !entry.dead;
+        for entry in self.entries.iter_mut().filter(of_lane) {
+            self.missing -= usize::from(entry.missing);
+            entry.missing = entry.last > last;
+            self.missing += usize::from(entry.missing);
+            if entry.missing {
+                kept_from.get_or_insert(entry.first.max(last + 1));
+            } else {
+                entry.seen = seen;
+            }
+        }
+        if last >= acknowledged {
+            return shortfall;
+        }
+        if same_server {
+            shortfall.removed = Some((last + 1, acknowledged));
+            let missing = |entry: &&mut Entry<T>| entry.lane == lane && entry.missing;
+            for entry in self.entries.iter_mut().filter(missing) {
+                entry.bury();
+                self.missing -= 1;
+            }
+            self.known(lane).acknowledged = last;
+            return shortfall;
+        }
+        let kept_from = kept_from.unwrap_or(acknowledged + 1);
+        if kept_from > last + 1 {
+            shortfall.lost = Some((last + 1, kept_from - 1));
+        }
+        if kept_from <= acknowledged {
+            shortfall.missing = Some((kept_from, acknowledged));
+        } else {
+            self.known(lane).acknowledged = last;
+        }
+        shortfall
+    }
+
+    /// Redis has the first missing entry again, up to number `through`.
+    pub(in crate::spool) fn sent_again(
+        &mut self,
+        through: u64,
+        seen: Seen,
+        history: Option<&Arc<str>>,
+        now: Instant,
+    ) {
+        let Some(at) = self.entries.iter().position(|entry| entry.missing) else {
+            return;
+        };
+        let entry = &mut self.entries[at];
+        let lane = entry.lane;
+        if through >= entry.last {
+            self.missing -= 1;
+            entry.missing = false;
+            entry.seen = seen;
+            entry.at = now;
+        }
+        let known = self.known(lane);
+        known.reached = known.reached.max(through);
+        // As long as some are missing, it is not this server that has acknowledged them.
+        if through >= known.acknowledged {
+            known.history = history.cloned();
+        }
+    }
+
+    /// Gives up the first missing entry up to number `through`: it can't be read, or Redis will not take it
+    /// again. Says which numbers those are.
+    pub(in crate::spool) fn give_up_missing(&mut self, through: u64) -> Option<(LaneId, u64, u64)> {
+        let at = self.entries.iter().position(|entry| entry.missing)?;
+        let entry = &mut self.entries[at];
+        let (lane, first, last) = (entry.lane, entry.first, entry.last.min(through));
+        self.size.take(entry);
+        match entry.memory.take().and_then(|batch| batch.rest(through)) {
+            Some(rest) => {
+                entry.first = rest.first();
+                entry.memory = Some(rest);
+            }
+            None => {
+                entry.bury();
+                self.missing -= 1;
+            }
+        }
+        self.size.add(entry);
+        Some((lane, first, last))
+    }
+
+    /// The last number of `lane` that Redis has acknowledged and has, or gets again.
+    pub(in crate::spool) fn acknowledged_of(&self, lane: LaneId) -> Option<u64> {
+        let known = self.lanes.iter().find(|known| known.lane == lane);
+        known.map(|known| known.acknowledged)
+    }
+}
