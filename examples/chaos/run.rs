@@ -1,10 +1,13 @@
 //! One run of the nemesis against one topology.
 
-use std::{collections::BTreeMap, fs::File, io::Write, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs::File, future::ready, io::Write, path::Path, sync::Arc,
+    time::Duration,
+};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use seawall::{
-    chaos::{Attack, Nemesis, Target},
+    chaos::{Attack, Nemesis, Target, wait_until},
     error::BoxError,
 };
 use tokio::{
@@ -104,7 +107,8 @@ impl Run {
 /// Kills the victims with SIGKILL, one at a time, and starts them again on their spools.
 ///
 /// What a primary has acknowledged and its replicas lack may be in the memory of its producer alone. If
-/// both die it is lost, which is a limit and no fault: such a producer dies while Redis is well.
+/// both die it is lost, which is a limit and no fault: such a producer dies in the calm, and once replicas have it
+/// all.
 async fn kill(
     producers: &mut [Producer],
     topology: Topology,
@@ -127,7 +131,20 @@ async fn kill(
         let tail_in_memory = topology.loses_writes() && victim.setup.level.keeps_tail_in_memory();
         let held = if tail_in_memory {
             let held = calm.lock().await;
-            sleep(REPAIRED_WITHIN).await;
+            victim
+                .order(Order {
+                    jobs: false,
+                    ..Order::WORK
+                })
+                .await?;
+            let what = "replicas that have all that was acknowledged";
+            let counts = victim.counts_written()? + 1;
+            wait_until(what, REPAIRED_WITHIN, || {
+                ready(victim.has_no_tail_since(counts).unwrap_or(false))
+            })
+            .await?;
+            victim.order(Order::WORK).await?;
+            sleep(millis(dice.random_range(DEAD))).await;
             Some(held)
         } else {
             None
@@ -143,7 +160,7 @@ async fn kill(
 const NETWORK_ATTACKS: usize = 4;
 const BETWEEN_KILLS: std::ops::Range<u64> = 500..4_000;
 const DEAD: std::ops::Range<u64> = 0..800;
-const REPAIRED_WITHIN: Duration = Duration::from_secs(2);
+const REPAIRED_WITHIN: Duration = Duration::from_secs(60);
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
 fn millis(millis: u64) -> Duration {
