@@ -295,7 +295,8 @@ fn older(left: LeftLane) -> (Arc<str>, Older) {
         lane: left.lane,
         front: left.first,
         last: left.last,
-        acknowledged: left.acknowledged,
+        // What is on disk from there on is sent again by itself, whatever Redis has of it.
+        acknowledged: left.acknowledged.min(left.first.saturating_sub(1)),
         refused: left.refused,
         records: left.records,
         bytes: left.bytes,

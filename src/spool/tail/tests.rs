@@ -146,31 +146,31 @@ impl World {
             self.slow = Some((batch, seen, history));
         } else {
             let seen = self.seen(term);
-            self.note(batch, seen, history);
+            self.note(batch, seen, history.as_ref());
         }
     }
 
     fn answer(&mut self) {
         if let Some((batch, seen, history)) = self.slow.take() {
             let seen = self.seen(seen.term);
-            self.note(batch, seen, history);
+            self.note(batch, seen, history.as_ref());
         }
     }
 
-    fn note(&mut self, batch: Batch<()>, seen: Seen, history: Option<Arc<str>>) {
+    fn note(&mut self, batch: Batch<()>, seen: Seen, history: Option<&Arc<str>>) {
         let lane = self.lanes.iter().position(|lane| *lane == batch.lane());
         let lane = lane.expect("one of ours");
         self.acknowledged[lane] = batch.last();
         let now = Instant::now();
         self.tail
-            .acknowledged(batch, 100, seen, history.as_ref(), false, now);
+            .acknowledged(batch, 100, seen, history, false, now);
     }
 
     fn read(&mut self) {
         let reading = self.teller.begin_reading();
         self.readings.push((reading, self.primary.len()));
         let passed = self.readings.iter().filter(|(_, at)| *at <= self.replica);
-        if let Some((reading, _)) = passed.last() {
+        if let Some((reading, _)) = passed.max() {
             self.teller.reached(*reading, 1);
         }
     }
