@@ -14,6 +14,9 @@ ARGS ?=
 SEED ?=
 MINUTES ?= 2
 TOPOLOGY ?= all
+# Or one scene again and again: failover, lost-writes, split-brain; and with how many seeds.
+SCENARIO ?= nemesis
+ROUNDS ?= 50
 # How many seeds `make chaos-seeds` runs where `make test` runs 200.
 SEEDS ?= 2000
 # How many records `make chaos-spool` sends through a small window.
@@ -54,10 +57,11 @@ test: cargo faults ## all tests, the documentation's examples, and a short run o
 bench: cargo redis ## the benches: tables on the screen, JSON under target/
 	cargo bench --locked --features chaos,encrypt
 
-chaos: cargo redis ## hurt Redis, its network and the producers at random, and balance the books (SEED=7 MINUTES=2 TOPOLOGY=all)
+chaos: cargo redis ## hurt Redis, its network and the producers at random, and balance the books (SEED=7 MINUTES=2 TOPOLOGY=all, or SCENARIO=failover ROUNDS=50)
 	@cargo build --release --locked --features chaos --example chaos
 	@cargo run --quiet --release --locked --features chaos --example chaos -- \
-		--minutes $(MINUTES) --topology $(TOPOLOGY) $(if $(SEED),--seed $(SEED))
+		--scenario $(SCENARIO) $(if $(filter-out nemesis,$(SCENARIO)),--seeds $(ROUNDS),--minutes $(MINUTES) --topology $(TOPOLOGY)) \
+		$(if $(SEED),--seed $(SEED))
 
 chaos-seeds: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
 	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash --test topology

@@ -1,6 +1,6 @@
 //! A Sentinel set, a seawall on it, and a look at the far end.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use prometheus::Registry;
 use seawall::{
@@ -29,18 +29,7 @@ impl Scene {
     }
 
     pub(crate) async fn app(&self, change: impl FnOnce(SpoolOptions) -> SpoolOptions) -> App {
-        let registry = Registry::new();
-        let seawall = Seawall::builder(&self.set.url(), self.dir.path())
-            .unwrap()
-            // On a busy machine nothing goes to disk unless the test means it.
-            .spool(|spool| change(spool.with_spool_after(Duration::from_secs(2))))
-            .metrics(&registry)
-            .connect()
-            .await
-            .unwrap();
-        let app = App { seawall, registry };
-        app.connected().await;
-        app
+        App::at(&self.set.url(), self.dir.path(), change).await
     }
 
     pub(crate) async fn primary(&self) -> usize {
@@ -67,6 +56,26 @@ pub(crate) struct App {
 }
 
 impl App {
+    /// Opens one, and waits until it has a connection.
+    pub(crate) async fn at(
+        url: &str,
+        dir: &Path,
+        change: impl FnOnce(SpoolOptions) -> SpoolOptions,
+    ) -> Self {
+        let registry = Registry::new();
+        let seawall = Seawall::builder(url, dir)
+            .unwrap()
+            // On a busy machine nothing goes to disk unless the test means it.
+            .spool(|spool| change(spool.with_spool_after(Duration::from_secs(2))))
+            .metrics(&registry)
+            .connect()
+            .await
+            .unwrap();
+        let app = Self { seawall, registry };
+        app.connected().await;
+        app
+    }
+
     /// Waits until there is a connection.
     pub(crate) async fn connected(&self) {
         let up = || async { self.seawall.health().up };
