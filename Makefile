@@ -14,6 +14,9 @@ ARGS ?=
 SEED ?=
 MINUTES ?= 2
 TOPOLOGY ?= all
+# Or one scene again and again: failover, lost-writes, split-brain; and with how many seeds.
+SCENARIO ?= nemesis
+ROUNDS ?= 50
 # How many seeds `make chaos-seeds` runs where `make test` runs 200.
 SEEDS ?= 2000
 # How many records `make chaos-spool` sends through a small window.
@@ -44,6 +47,7 @@ test: cargo faults ## all tests, the documentation's examples, and a short run o
 	run layers "arrived: 1 2 3 4 5 6"; \
 	run wrap_your_client "arrived: 1 2 3 3 4 5 6 7 8 9"; \
 	run standby "lost=0 recovered=0 out_of_order=0"; \
+	run sentinel "duplicated=0 lost=0 recovered=0 out_of_order=0"; \
 	run metrics "seawall_outages_total 1" --once; \
 	run outage "lost=0 duplicated=0 out_of_order=0" --jobs 20000 --seconds 6 --seed 1; \
 	run chaos_test "lost=0" 1; \
@@ -53,10 +57,11 @@ test: cargo faults ## all tests, the documentation's examples, and a short run o
 bench: cargo redis ## the benches: tables on the screen, JSON under target/
 	cargo bench --locked --features chaos,encrypt
 
-chaos: cargo redis ## hurt Redis, its network and the producers at random, and balance the books (SEED=7 MINUTES=2 TOPOLOGY=all)
+chaos: cargo redis ## hurt Redis, its network and the producers at random, and balance the books (SEED=7 MINUTES=2 TOPOLOGY=all, or SCENARIO=failover ROUNDS=50)
 	@cargo build --release --locked --features chaos --example chaos
 	@cargo run --quiet --release --locked --features chaos --example chaos -- \
-		--minutes $(MINUTES) --topology $(TOPOLOGY) $(if $(SEED),--seed $(SEED))
+		--scenario $(SCENARIO) $(if $(filter-out nemesis,$(SCENARIO)),--seeds $(ROUNDS),--minutes $(MINUTES) --topology $(TOPOLOGY)) \
+		$(if $(SEED),--seed $(SEED))
 
 chaos-seeds: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
 	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash --test topology

@@ -8,11 +8,9 @@
 
 mod report;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use redis::{
     Client, Pipeline, PushInfo, PushKind,
     aio::MultiplexedConnection,
@@ -211,7 +209,7 @@ impl Announcement {
             let hear = move |push: PushInfo| -> Result<(), ()> {
                 if push.kind == PushKind::Message {
                     let now = Instant::now();
-                    let first = first.lock().expect("nobody panics with it");
+                    let first = first.lock();
                     first.send_if_modified(|heard| {
                         let is_first = heard.is_none();
                         heard.get_or_insert(now);

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use seawall::{
     Job, RedisCall, Seawall,
     chaos::RedisServer,
+    error::ErrorKind,
     sequence::Write,
     spool::{Overflow, QueueLimits, Replay, SpoolOptions, WhenOld},
 };
@@ -54,6 +55,18 @@ async fn works(change: impl FnOnce(SpoolOptions) -> SpoolOptions) {
         .expect("Redis answers");
     assert_eq!(list, ["1", "2", "3"]);
     assert_eq!(seawall.shutdown(Duration::MAX).await.expect("it closes"), 0);
+}
+
+/// By its name on disk it would be taken for one in the next run.
+#[tokio::test]
+async fn no_queue_can_pass_for_the_tail_of_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let seawall = Seawall::builder("redis://127.0.0.1:1", dir.path());
+    let seawall = seawall.expect("a URL").connect().await.expect("it opens");
+    let refused = seawall.enqueue(Job::new("\0tail of q", "1")).await;
+    let refused = refused.expect_err("it is no name for a queue");
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(!refused.to_string().contains('\0'), "{refused}");
 }
 
 #[tokio::test]

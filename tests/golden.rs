@@ -25,8 +25,8 @@ use seawall::{
     classify::{Class, Landed, Verdict},
     error::ErrorKind,
     spool::{
-        Ack, Applied, Batch, KeyProblem, OpenError, Place, Replay, Spool, SpoolLayer, SpoolOptions,
-        Spoolable, Undecodable,
+        Ack, Applied, Asks, Batch, KeyProblem, OpenError, Place, Replay, Spool, SpoolLayer,
+        SpoolOptions, Spoolable, Undecodable,
     },
 };
 use tower::{Layer as _, Service as _, service_fn};
@@ -51,6 +51,21 @@ async fn a_spool_of_version_1_whose_process_was_killed_is_opened_with_all_it_hol
 #[tokio::test]
 async fn a_spool_of_version_1_with_a_torn_end_is_opened_with_all_that_was_acknowledged() {
     holds_all(open("torn").await).await;
+}
+
+/// What a far end had acknowledged in an earlier run, and no longer has, is sent again under the numbers it had.
+#[tokio::test]
+async fn a_tail_of_version_1_is_given_back_under_the_numbers_it_had() {
+    let (spool, _dir) = open("tail").await;
+    assert!(spool.recovery().clean);
+    assert_eq!((spool.stats().records, spool.stats().tail), (1, 3));
+    let seen = Seen::default();
+    drop(line(&spool, &seen, Far::HasOneEmail));
+    spool.flush().await;
+    let seen = std::mem::take(&mut *seen.lock());
+    assert_eq!(numbers(&seen, "emails"), [2, 3, 4]);
+    assert_eq!(seen["emails"][0].1, long());
+    assert_eq!(seen["emails"][2].1, "four");
 }
 
 #[cfg(feature = "encrypt")]
@@ -166,6 +181,28 @@ async fn write_the_fixtures() {
     keep(clean.path(), "closed");
 }
 
+/// The far end takes three emails, which no replica has, and is away when the fourth comes.
+#[tokio::test]
+#[ignore = "makes the fixture anew"]
+async fn write_the_fixture_with_a_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let ack = Ack::Replicated {
+        replicas: 1,
+        timeout: std::time::Duration::from_millis(1),
+    };
+    let spool: Spool<Note> = Spool::open(options(dir.path()).with_ack(ack))
+        .await
+        .unwrap();
+    let mut line = line(&spool, &Seen::default(), Far::TakesThreeEmails);
+    for body in ["one".into(), long(), "three".into(), "four".into()] {
+        let queue = "emails";
+        let receipt = line.call(Note { queue, body }).await.unwrap();
+        assert_eq!(receipt.place(), Place::Spooled);
+    }
+    spool.shutdown(std::time::Duration::ZERO).await.unwrap();
+    keep(dir.path(), "tail");
+}
+
 #[cfg(feature = "encrypt")]
 #[tokio::test]
 #[ignore = "makes the fixture anew"]
@@ -253,6 +290,10 @@ enum Far {
     Takes,
     /// And refuses what is bad, and nothing else.
     TakesTwoOrders,
+    /// And has no replicas.
+    TakesThreeEmails,
+    /// It has lost what came after, and takes it again.
+    HasOneEmail,
 }
 
 fn line(
@@ -263,6 +304,12 @@ fn line(
     let seen = seen.clone();
     SpoolLayer::new(spool).layer(service_fn(move |batch: Batch<Note>| {
         let answer = match (far, batch.queue()) {
+            (Far::TakesThreeEmails, _) => match batch.asks() {
+                Asks::Apply if batch.first() <= 3 => Ok(Applied::all()),
+                Asks::Confirm { .. } => Ok(Applied::confirmed(3, 0)),
+                _ => Err(away()),
+            },
+            (Far::HasOneEmail, _) if batch.asks() == Asks::Reached => Ok(Applied::reached(1)),
             (Far::TakesTwoOrders, "orders") if batch.first() > 2 => Err(away()),
             (Far::TakesTwoOrders, "orders") => Ok(Applied::stopped(2.min(batch.last()), away())),
             (Far::TakesTwoOrders, "bad") => Ok(Applied::refused(
@@ -274,7 +321,7 @@ fn line(
                 ),
             )),
             (Far::TakesTwoOrders, _) => Err(away()),
-            (Far::Takes, queue) => {
+            (Far::Takes | Far::HasOneEmail, queue) => {
                 let mut seen = seen.lock();
                 let queue = seen.entry(queue.to_owned()).or_default();
                 let records = batch.iter();

@@ -1,6 +1,7 @@
 //! The producer processes, as seen by the program that starts, kills and restarts them.
 
 use std::{
+    collections::BTreeMap,
     env,
     fs::File,
     io,
@@ -18,7 +19,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::produce::{Level, Order, Setup, Word};
+use crate::{
+    journal::{self, Entry},
+    produce::{Level, Order, Setup, Word},
+};
 
 /// What the producers of a run have in common.
 #[derive(Clone, Debug)]
@@ -162,6 +166,27 @@ impl Producer {
             say(&mut life.orders, &order).await?;
         }
         Ok(())
+    }
+
+    /// How often it has written down its counts.
+    pub(crate) fn counts_written(&self) -> io::Result<usize> {
+        Ok(self.counts()?.len())
+    }
+
+    /// Whether its counts say, after the first `count` times, that it keeps nothing that replicas lack.
+    pub(crate) fn has_no_tail_since(&self, count: usize) -> io::Result<bool> {
+        let counts = self.counts()?;
+        let tail = counts.last().and_then(|counts| counts.get("tail"));
+        Ok(counts.len() > count && tail == Some(&0))
+    }
+
+    fn counts(&self) -> io::Result<Vec<BTreeMap<String, u64>>> {
+        let (entries, _) = journal::read(&self.setup.journal)?;
+        let counts = entries.into_iter().filter_map(|entry| match entry {
+            Entry::Counted(counts) => Some(counts),
+            _ => None,
+        });
+        Ok(counts.collect())
     }
 
     /// Waits until a call of its own was answered at that port.

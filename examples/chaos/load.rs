@@ -276,8 +276,9 @@ impl Tally {
 }
 
 /// What of seawall's own metrics is added up, and under which name it is reported.
-const METRICS: [(&str, &str); 5] = [
+const METRICS: [(&str, &str); 6] = [
     ("seawall_connection_generation", "generations"),
+    ("seawall_tail_records", "tail"),
     ("seawall_repaired_total", "repaired"),
     ("seawall_lost_by_redis_total", "lost_by_redis"),
     (

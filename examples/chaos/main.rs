@@ -34,6 +34,7 @@ mod outcome;
 mod produce;
 mod run;
 mod scenes;
+mod scratch;
 mod switches;
 mod world;
 
@@ -43,7 +44,7 @@ use clap::{Parser, ValueEnum};
 use seawall::error::BoxError;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::{run::Run, scenes::Scene, world::Topology};
+use self::{run::Run, scenes::Scene, scratch::Scratch, world::Topology};
 
 /// Hurts a Redis at random under load, and balances the books.
 #[derive(Clone, Debug, Parser)]
@@ -95,7 +96,7 @@ impl Args {
     /// The command for the same schedule of faults.
     fn again(&self, seed: u64) -> String {
         if self.scenario == Scenario::Nemesis {
-            let topology = name_of(self.topology);
+            let topology = name_of(&self.topology);
             return format!(
                 "make chaos SEED={seed} MINUTES={} TOPOLOGY={topology}",
                 self.minutes
@@ -103,7 +104,7 @@ impl Args {
         }
         format!(
             "cargo run --release --features chaos --example chaos -- --scenario {} --seed {seed} --seeds {}",
-            name_of(self.scenario),
+            name_of(&self.scenario),
             self.seeds,
         )
     }
@@ -143,10 +144,8 @@ async fn main() -> ExitCode {
 async fn story(args: &Args) -> Result<bool, BoxError> {
     let seed = args.seed.unwrap_or_else(|| rand::random::<u16>().into());
     println!("seed {seed}");
-    let dir = tempfile::Builder::new()
-        .prefix("seawall-chaos-")
-        .tempdir()?;
-    let (seeds, path) = (args.seeds, dir.path());
+    let scratch = Scratch::new()?;
+    let (seeds, path) = (args.seeds, scratch.path());
     let clean = match args.scenario {
         Scenario::Nemesis => nemesis(args, seed, path).await?,
         Scenario::Failover => failover::run(seeds, seed, args.rate / 4.0, path).await?,
@@ -160,7 +159,7 @@ async fn story(args: &Args) -> Result<bool, BoxError> {
     if !clean {
         println!(
             "journals, logs and spools are kept in {}",
-            dir.keep().display()
+            scratch.keep()?.display()
         );
         println!("repeat it with: {}", args.again(seed));
     }
@@ -190,7 +189,7 @@ async fn nemesis(args: &Args, seed: u64, dir: &Path) -> Result<bool, BoxError> {
     Ok(clean)
 }
 
-fn name_of(value: impl ValueEnum) -> String {
+fn name_of(value: &impl ValueEnum) -> String {
     let named = value.to_possible_value();
     named.map_or_else(String::new, |value| value.get_name().to_owned())
 }

@@ -111,8 +111,8 @@ impl Level {
     /// Whether what replicas lack may be in memory alone, although it is acknowledged.
     pub(crate) fn keeps_tail_in_memory(self) -> bool {
         match self {
-            Self::Primary | Self::Spooled => true,
-            Self::Replicated => false,
+            Self::Primary => true,
+            Self::Spooled | Self::Replicated => false,
         }
     }
 

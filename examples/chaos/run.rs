@@ -1,9 +1,15 @@
 //! One run of the nemesis against one topology.
 
-use std::{collections::BTreeMap, fs::File, io::Write, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs::File, future::ready, io::Write, path::Path, sync::Arc,
+    time::Duration,
+};
 
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use seawall::{chaos::Nemesis, error::BoxError};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use seawall::{
+    chaos::{Attack, Nemesis, Target, wait_until},
+    error::BoxError,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep, sleep_until},
@@ -24,8 +30,17 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn nemesis(&self) -> Nemesis {
+    /// Where there is a primary to lose, some of the attacks on the network are left out, or they would be
+    /// most of it.
+    fn nemesis(&self, known: &[Attack]) -> Nemesis {
+        let mut network: Vec<_> = Attack::on_the_network().collect();
+        network.shuffle(&mut StdRng::seed_from_u64(self.seed));
+        if self.topology.loses_writes() {
+            network.truncate(NETWORK_ATTACKS);
+        }
+        let others = known.iter().filter(|attack| attack.fault(0).is_none());
         Nemesis::new(self.seed)
+            .with_attacks(network.into_iter().chain(others.copied()))
             .with_strikes(u64::MAX)
             .with_limit(self.span)
             .with_pause(millis(50), millis(1_000))
@@ -54,7 +69,7 @@ impl Run {
         let calm = Arc::new(Mutex::new(()));
         let mut target = Disturbing::new(&mut world, calm.clone());
         let mut deeds = File::create(dir.join("deeds.log"))?;
-        let nemesis = self.nemesis();
+        let nemesis = self.nemesis(&target.attacks());
         let attacking = async {
             let struck = nemesis.run(&mut target, |deed| {
                 let _ = writeln!(deeds, "{deed}");
@@ -92,7 +107,8 @@ impl Run {
 /// Kills the victims with SIGKILL, one at a time, and starts them again on their spools.
 ///
 /// What a primary has acknowledged and its replicas lack may be in the memory of its producer alone. If
-/// both die it is lost, which is a limit and no fault: such a producer dies while Redis is well.
+/// both die it is lost, which is a limit and no fault: such a producer dies in the calm, and once replicas have it
+/// all.
 async fn kill(
     producers: &mut [Producer],
     topology: Topology,
@@ -115,7 +131,20 @@ async fn kill(
         let tail_in_memory = topology.loses_writes() && victim.setup.level.keeps_tail_in_memory();
         let held = if tail_in_memory {
             let held = calm.lock().await;
-            sleep(REPAIRED_WITHIN).await;
+            victim
+                .order(Order {
+                    jobs: false,
+                    ..Order::WORK
+                })
+                .await?;
+            let what = "replicas that have all that was acknowledged";
+            let counts = victim.counts_written()? + 1;
+            wait_until(what, REPAIRED_WITHIN, || {
+                ready(victim.has_no_tail_since(counts).unwrap_or(false))
+            })
+            .await?;
+            victim.order(Order::WORK).await?;
+            sleep(millis(dice.random_range(DEAD))).await;
             Some(held)
         } else {
             None
@@ -128,9 +157,10 @@ async fn kill(
     Ok(())
 }
 
+const NETWORK_ATTACKS: usize = 4;
 const BETWEEN_KILLS: std::ops::Range<u64> = 500..4_000;
 const DEAD: std::ops::Range<u64> = 0..800;
-const REPAIRED_WITHIN: Duration = Duration::from_secs(2);
+const REPAIRED_WITHIN: Duration = Duration::from_secs(60);
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
 fn millis(millis: u64) -> Duration {

@@ -80,7 +80,8 @@ impl Dialer {
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, Trouble> {
         self.in_time(cut.clone(), async {
-            let mut connection = self.connect(at, &self.login, plain(), cut, ended).await?;
+            let connecting = self.connect(at, &self.login, plain(), cut, ended);
+            let mut connection = Box::pin(connecting).await?;
             self.verify(&mut connection).await?;
             Ok(connection)
         })
@@ -107,7 +108,7 @@ impl Dialer {
     ) -> Result<MultiplexedConnection, Trouble> {
         let config = plain().set_push_sender(pushes);
         let connecting = self.connect(at, &self.sentinel_login, config, cut.clone(), ended);
-        self.in_time(cut, connecting)
+        self.in_time(cut, Box::pin(connecting))
             .await
             .map_err(|trouble| match trouble {
                 Trouble::Credentials => Trouble::SentinelCredentials,
@@ -123,7 +124,8 @@ impl Dialer {
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<MultiplexedConnection, Trouble> {
         self.in_time(cut.clone(), async {
-            let mut connection = self.connect(at, &self.login, plain(), cut, ended).await?;
+            let connecting = self.connect(at, &self.login, plain(), cut, ended);
+            let mut connection = Box::pin(connecting).await?;
             self.verify_replica(&mut connection).await?;
             Ok(connection)
         })

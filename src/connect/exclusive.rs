@@ -202,15 +202,15 @@ impl managed::Manager for Manager {
         // Before dialling: a connection that is older than it says would outlive a change of master.
         let generation = self.shared.current()?;
         let cut = generation.cut().child_token();
-        let connection = self
+        // Boxed: it is large, and inside each call that may need an exclusive connection.
+        let dialing = self
             .shared
             .dialer
-            .dial(&generation.address, cut.clone(), || {})
-            .await
-            .map_err(|trouble| {
-                Error::new(ErrorKind::Connect, Verdict::new(Class::Outage, Landed::No))
-                    .with_cause(trouble.explain())
-            })?;
+            .dial(&generation.address, cut.clone(), || {});
+        let connection = Box::pin(dialing).await.map_err(|trouble| {
+            Error::new(ErrorKind::Connect, Verdict::new(Class::Outage, Landed::No))
+                .with_cause(trouble.explain())
+        })?;
         self.shared.meters.idle.inc();
         Ok(Held {
             connection,

@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(options.password.as_ref().unwrap().expose(), "pw");
         assert!(options.protocol.supports_resp3());
         for path in ["", "/", "/0"] {
-            parse(&format!("redis+cluster://h1,h2{path}")).unwrap();
+            let _ = parse(&format!("redis+cluster://h1,h2{path}")).unwrap();
         }
         assert!(why("redis+cluster://h1,h2/1").contains("no database other than 0"));
     }

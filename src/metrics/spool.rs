@@ -54,7 +54,7 @@ impl Default for SpoolMetrics {
         Self {
             records: gauges(
                 "seawall_spool_records",
-                "Records on disk: waiting for Redis, or parked because Redis refused them",
+                "Records on disk: waiting for Redis, parked because Redis refused them, or a tail that replicas may lack",
                 &["state"],
             ),
             bytes: int_gauge("seawall_spool_bytes", "Bytes of the records on disk"),

@@ -46,11 +46,11 @@ impl<T: Spoolable> Shared<T> {
     }
 
     /// Ends all tasks and gives the directory back, not much later than `deadline`. Says how many records
-    /// wait there.
+    /// are there for the next run.
     pub(super) async fn close_disk(&self, deadline: Instant) -> Result<u64, Error> {
         self.stop();
         if let Some(slot) = self.place.slot().cloned()
-            && self.usage.waiting() == 0
+            && self.usage.left() == 0
             && matches!(
                 timeout_at(deadline + self.options.disk_timeout, self.disk.sync()).await,
                 Ok(Ok(()))
@@ -62,7 +62,7 @@ impl<T: Spoolable> Shared<T> {
         let latest = deadline + self.options.disk_timeout * 2;
         match timeout_at(latest, self.disk.close()).await {
             // Closed by an earlier shutdown, it holds what that one has left.
-            Ok(Ok(()) | Err(StoreError::Closed)) => Ok(self.usage.waiting()),
+            Ok(Ok(()) | Err(StoreError::Closed)) => Ok(self.usage.left()),
             Ok(Err(error)) => Err(disk_failed(&error)),
             Err(_) => Err(
                 Error::new(ErrorKind::Spool, Verdict::new(Class::Outage, Landed::Maybe))

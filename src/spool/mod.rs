@@ -206,8 +206,9 @@ impl<T: Spoolable> Spool<T> {
     }
 
     /// Ends in order: takes no more records, delivers what it can within `within`, writes the rest to
-    /// disk, and closes the directory. Says how many records wait there for the next run. A slot that was
-    /// taken over from another process is given back as it is.
+    /// disk, and closes the directory. Says how many records are there for the next run: those that wait, and
+    /// those that Redis has and its replicas lack. A slot that was taken over from another process is given back
+    /// as it is.
     ///
     /// # Errors
     ///
@@ -282,6 +283,7 @@ impl<T: Spoolable> Spool<T> {
         let shared = &self.owner.shared;
         SpoolStats {
             records: shared.usage.waiting(),
+            tail: shared.usage.tail(),
             bytes: shared.usage.bytes(),
             disk_bytes: shared.disk.bytes(),
             parked: shared.usage.parked(),
@@ -324,7 +326,10 @@ impl<T> fmt::Debug for Spool<T> {
 pub struct SpoolStats {
     /// Records on disk that wait for Redis.
     pub records: u64,
-    /// Bytes of the records on disk, parked ones included.
+    /// Records on disk that Redis has acknowledged and its replicas may lack, kept for the case that Redis loses
+    /// them: see [`TailOptions`].
+    pub tail: u64,
+    /// Bytes of the records on disk, parked ones and those of a tail included.
     pub bytes: u64,
     /// The size of the spool's files.
     pub disk_bytes: u64,

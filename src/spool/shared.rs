@@ -74,7 +74,10 @@ impl<T: Spoolable> Shared<T> {
         let (mut tails, mut waiting) = (Vec::new(), Vec::new());
         for (name, lane) in left.lanes.into_iter().map(older) {
             match queue_of(&name) {
-                Some(queue) => tails.push((queue.into(), lane)),
+                Some(queue) => {
+                    usage.note_tail(lane.records);
+                    tails.push((queue.into(), lane));
+                }
                 None => waiting.push((name, lane)),
             }
         }
@@ -152,6 +155,10 @@ impl<T: Spoolable> Shared<T> {
         }
         if adding.closed {
             return Err(closed());
+        }
+        if queue_of(name).is_some() {
+            return Err(Error::new(ErrorKind::Invalid, NOT_DONE)
+                .with_cause("a queue's name can't begin as that of a tail on disk does"));
         }
         if queues.len() >= most {
             return Err(Error::new(ErrorKind::Invalid, NOT_DONE).with_cause(format!(
@@ -288,7 +295,8 @@ fn older(left: LeftLane) -> (Arc<str>, Older) {
         lane: left.lane,
         front: left.first,
         last: left.last,
-        acknowledged: left.acknowledged,
+        // What is on disk from there on is sent again by itself, whatever Redis has of it.
+        acknowledged: left.acknowledged.min(left.first.saturating_sub(1)),
         refused: left.refused,
         records: left.records,
         bytes: left.bytes,

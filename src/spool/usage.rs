@@ -130,6 +130,20 @@ impl Usage {
         self.publish(Some(slot));
     }
 
+    /// So many of those that are booked are a tail's.
+    pub(super) fn note_tail(&self, records: u64) {
+        self.state.lock().books.tail += records;
+        self.publish(None);
+    }
+
+    /// Records of a tail are done with.
+    pub(super) fn free_tail(&self, slot: Slot, records: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        state.books.tail = state.books.tail.saturating_sub(records);
+        drop(state);
+        self.free(slot, records, bytes);
+    }
+
     /// Records are done with.
     pub(super) fn free(&self, slot: Slot, records: u64, bytes: u64) {
         let amount = Amount { records, bytes };
@@ -232,9 +246,20 @@ impl Usage {
         self.readiness.subscribe()
     }
 
+    /// How many wait for Redis.
     pub(super) fn waiting(&self) -> u64 {
+        self.state.lock().books.waiting()
+    }
+
+    /// How many Redis has acknowledged and its replicas may lack.
+    pub(super) fn tail(&self) -> u64 {
+        self.state.lock().books.tail
+    }
+
+    /// How many there are for the next run to see to.
+    pub(super) fn left(&self) -> u64 {
         let state = self.state.lock();
-        state.books.all.records.saturating_sub(state.books.parked)
+        state.books.waiting() + state.books.tail
     }
 
     pub(super) fn parked(&self) -> u64 {
@@ -249,10 +274,11 @@ impl Usage {
     pub(super) fn publish(&self, slot: Option<Slot>) {
         let mut state = self.state.lock();
         let books = &state.books;
-        let (all, parked) = (books.all, books.parked);
+        let (all, parked, tail) = (books.all, books.parked, books.tail);
         let records = |state| self.metrics.records.with_label_values(&[state]);
-        records("waiting").set(gauge(all.records.saturating_sub(parked)));
+        records("waiting").set(gauge(books.waiting()));
         records("parked").set(gauge(parked));
+        records("tail").set(gauge(tail));
         self.metrics.bytes.set(gauge(all.bytes));
         let fullest = books.fullest();
         self.metrics.fullness.set(fullest.1);

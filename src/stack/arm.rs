@@ -113,14 +113,15 @@ async fn claim(
     if let Some(noted) = noted.as_ref().filter(|noted| !moved && !noted.is(identity)) {
         let stats = spool.stats();
         // Of a shared directory this is one slot, and others may hold records.
-        if stats.records > 0 || stats.parked > 0 || is_shared {
+        let records = stats.records + stats.tail;
+        if records > 0 || stats.parked > 0 || is_shared {
             // It has no way out, so there is nothing to wait for, and the error below is the one to tell.
             let _ = spool.shutdown(Duration::ZERO).await;
             return Err(BuildError::OtherDeployment {
                 note: directory::note(&base, name),
                 was: noted.to_string(),
                 now: identity.to_string(),
-                records: stats.records,
+                records,
                 parked: stats.parked,
             });
         }

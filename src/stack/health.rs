@@ -56,6 +56,7 @@ impl Health {
 /// Whether it takes records stays what it was.
 fn add(sum: &mut SpoolStats, more: &SpoolStats) {
     sum.records += more.records;
+    sum.tail += more.tail;
     sum.bytes += more.bytes;
     sum.disk_bytes += more.disk_bytes;
     sum.parked += more.parked;

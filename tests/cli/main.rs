@@ -9,4 +9,5 @@ mod draining;
 mod looking;
 mod moving;
 mod support;
+mod tails;
 mod trouble;

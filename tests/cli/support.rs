@@ -204,6 +204,7 @@ pub(crate) fn record(lane: &str, number: u64, write: &Write) -> Record {
         acknowledged: if lane == LANE { 2 } else { 0 },
         written: SystemTime::UNIX_EPOCH + Duration::from_millis(1_750_000_000_123),
         refusal: None,
+        known_as: None,
         bytes: bytes.into(),
     }
 }

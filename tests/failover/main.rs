@@ -6,10 +6,10 @@
     reason = "a test that unwraps an error fails, as it should"
 )]
 
+mod adopted;
 mod lost;
 mod removed;
 mod replicated;
 mod restarted;
-mod slots;
 mod spilled;
 mod support;

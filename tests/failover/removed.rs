@@ -1,20 +1,11 @@
 //! What a server that has lost nothing no longer has: somebody has removed it, and it is not given back.
 
-use seawall::{Job, Seawall, chaos::RedisServer};
+use seawall::{Job, chaos::RedisServer};
 
 use crate::support::{App, numbers};
 
 async fn app(redis: &RedisServer, dir: &tempfile::TempDir) -> App {
-    let registry = prometheus::Registry::new();
-    let seawall = Seawall::builder(&redis.url(), dir.path())
-        .unwrap()
-        .metrics(&registry)
-        .connect()
-        .await
-        .unwrap();
-    let app = App { seawall, registry };
-    app.connected().await;
-    app
+    App::at(&redis.url(), dir.path(), |spool| spool).await
 }
 
 async fn list(redis: &RedisServer) -> Vec<u64> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use seawall::{
-    Job, Seawall,
+    Job,
     chaos::RedisServer,
     spool::{Ack, SpoolOptions},
 };
@@ -71,16 +71,7 @@ async fn what_no_replica_confirms_is_on_disk_and_survives_both_deaths() {
 async fn without_any_replica_every_job_is_kept_on_disk() {
     let redis = RedisServer::start().await.unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let registry = prometheus::Registry::new();
-    let seawall = Seawall::builder(&redis.url(), dir.path())
-        .unwrap()
-        .spool(replicated(1, SHORT))
-        .metrics(&registry)
-        .connect()
-        .await
-        .unwrap();
-    let app = App { seawall, registry };
-    app.connected().await;
+    let app = App::at(&redis.url(), dir.path(), replicated(1, SHORT)).await;
     let jobs = (0..100).map(|number| Job::new("q", number.to_string()));
     for receipt in app.seawall.enqueue_all(jobs).await {
         assert!(receipt.expect("accepted").is_spooled());

@@ -1,12 +1,12 @@
 //! A Sentinel set, a seawall on it, and a look at the far end.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use prometheus::Registry;
 use seawall::{
     Job, Seawall,
     chaos::{SentinelSet, wait_until},
-    spool::{Receipt, SpoolDir, SpoolOptions},
+    spool::{Receipt, SpoolOptions},
 };
 use tempfile::TempDir;
 
@@ -29,26 +29,7 @@ impl Scene {
     }
 
     pub(crate) async fn app(&self, change: impl FnOnce(SpoolOptions) -> SpoolOptions) -> App {
-        self.app_in(SpoolDir::alone(self.dir.path()), change).await
-    }
-
-    pub(crate) async fn app_in(
-        &self,
-        dir: SpoolDir,
-        change: impl FnOnce(SpoolOptions) -> SpoolOptions,
-    ) -> App {
-        let registry = Registry::new();
-        let seawall = Seawall::builder(&self.set.url(), dir)
-            .unwrap()
-            // On a busy machine nothing goes to disk unless the test means it.
-            .spool(|spool| change(spool.with_spool_after(Duration::from_secs(2))))
-            .metrics(&registry)
-            .connect()
-            .await
-            .unwrap();
-        let app = App { seawall, registry };
-        app.connected().await;
-        app
+        App::at(&self.set.url(), self.dir.path(), change).await
     }
 
     pub(crate) async fn primary(&self) -> usize {
@@ -75,6 +56,26 @@ pub(crate) struct App {
 }
 
 impl App {
+    /// Opens one, and waits until it has a connection.
+    pub(crate) async fn at(
+        url: &str,
+        dir: &Path,
+        change: impl FnOnce(SpoolOptions) -> SpoolOptions,
+    ) -> Self {
+        let registry = Registry::new();
+        let seawall = Seawall::builder(url, dir)
+            .unwrap()
+            // On a busy machine nothing goes to disk unless the test means it.
+            .spool(|spool| change(spool.with_spool_after(Duration::from_secs(2))))
+            .metrics(&registry)
+            .connect()
+            .await
+            .unwrap();
+        let app = Self { seawall, registry };
+        app.connected().await;
+        app
+    }
+
     /// Waits until there is a connection.
     pub(crate) async fn connected(&self) {
         let up = || async { self.seawall.health().up };
@@ -101,13 +102,16 @@ impl App {
         assert!(flushed.is_ok(), "not drained: {:?}", self.seawall.health());
     }
 
-    /// The sum of a family of counters or gauges, as far as one label has this value.
+    /// The sum of a family of counters or gauges, as far as one label has this value; all of it if that is empty.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let metrics = families.iter().filter(|family| family.name() == name);
         metrics
             .flat_map(|family| family.get_metric())
-            .filter(|metric| metric.get_label().iter().any(|pair| pair.value() == label))
+            .filter(|metric| {
+                let mut labels = metric.get_label().iter();
+                label.is_empty() || labels.any(|pair| pair.value() == label)
+            })
             .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
             .sum()
     }

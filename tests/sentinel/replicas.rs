@@ -92,9 +92,12 @@ async fn by_default_no_replica_is_asked_and_none_is_connected_to() {
 async fn the_master_answers_for_a_replica_that_is_frozen_killed_or_promoted() {
     let mut set = set().await;
     let client = Client::ready(options(&set.url()).with_replica_reads(true)).await;
+    client.write(1).await.unwrap();
+    set.wait_until_replicated().await.unwrap();
     let by_replica = || async {
         let before = client.metric(READS, "replica");
-        read(&client.connection, cmd("GET").arg("k")).await;
+        let answer = read(&client.connection, cmd("GET").arg("k")).await;
+        assert_eq!(answer.as_deref(), Some("1"));
         client.metric(READS, "replica") > before
     };
     let by_master = || async { !by_replica().await };

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use prometheus::Registry;
 use seawall::{
     Seawall,
-    spool::{Replay, stopped::look},
+    spool::{Replay, SpoolStats, TailOptions, stopped::look},
 };
 use serde::Serialize;
 use tokio::{
@@ -31,7 +31,8 @@ use crate::{
 /// Send what waits to Redis, in order, and remove it
 ///
 /// Each record keeps its lane and its number, by which Redis knows what it has: a second run, or the
-/// application's own replay, doubles nothing. What is not delivered stays in the spool.
+/// application's own replay, doubles nothing. What is not delivered stays in the spool. Of what Redis had
+/// acknowledged before it is asked what it still has, and the rest is given back.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -64,7 +65,7 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Out) -> Result<()> {
     }
     let seawall = connect(&url, &path, arguments, &registry).await?;
     let before = seawall.spool().stats();
-    progress.bar().set_length(before.records);
+    progress.bar().set_length(in_all(&before));
     let end = send(&seawall, &registry, arguments, &progress, &mut interrupted).await;
     let grace = if end == End::Drained { CLOSING } else { GRACE };
     let left = seawall.shutdown(grace).await?;
@@ -92,12 +93,16 @@ async fn connect(
 ) -> Result<Seawall> {
     let strict = !arguments.place.takes_damaged();
     let builder = Seawall::builder(url, path)?.metrics(registry);
-    let mut builder = builder.spool(|options| options.with_strict(strict));
+    let tail = TailOptions::new().with_max_age(WITHOUT_REPLICAS);
+    let mut builder = builder.spool(|options| options.with_strict(strict).with_tail(Some(tail)));
     if let Some(rate) = arguments.rate {
         builder = builder.spool(|options| options.with_replay(Replay::new().with_rate(rate)));
     }
     Ok(builder.connect().await?)
 }
+
+/// Within this a Redis has told of its replicas if it has any.
+const WITHOUT_REPLICAS: Duration = Duration::from_secs(1);
 
 /// What a drain that did not end by itself is given to end in order.
 const GRACE: Duration = Duration::from_secs(1);
@@ -121,18 +126,31 @@ async fn send(
     progress: &Progress,
     interrupted: &mut Interrupt,
 ) -> End {
-    let total = seawall.spool().stats().records;
+    let total = in_all(&seawall.spool().stats());
     let mut flushed = std::pin::pin!(seawall.flush());
+    let mut waits_for_replicas = false;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stall = Stall::new(arguments.patience, total, Instant::now());
     loop {
         tokio::select! {
-            () = &mut flushed => return End::Drained,
+            () = &mut flushed, if !waits_for_replicas => {
+                if seawall.spool().stats().tail == 0 {
+                    return End::Drained;
+                }
+                waits_for_replicas = true;
+            }
             () = interrupted.comes() => return End::Interrupted,
             now = ticks.tick() => {
-                let left = seawall.spool().stats().records;
+                let stats = seawall.spool().stats();
+                let left = in_all(&stats);
                 progress.set(total.saturating_sub(left));
+                if waits_for_replicas {
+                    if stats.tail == 0 || (stall.is_over(left, true, now) && !arguments.wait) {
+                        return End::Drained;
+                    }
+                    continue;
+                }
                 let trouble = trouble(seawall, registry);
                 if stall.is_over(left, trouble.is_some(), now) && !arguments.wait {
                     return trouble.unwrap_or(End::RedisAway);
@@ -140,6 +158,11 @@ async fn send(
             }
         }
     }
+}
+
+/// What is to leave the spool.
+fn in_all(stats: &SpoolStats) -> u64 {
+    stats.records + stats.tail
 }
 
 const TICK: Duration = Duration::from_millis(100);
@@ -239,9 +262,13 @@ struct Report {
     suppressed: u64,
     expired: u64,
     parked: u64,
+    /// What Redis had acknowledged and lost, and has again.
+    repaired: u64,
     /// What Redis had acknowledged and no longer has: records of before.
     lost_by_redis: u64,
     left: u64,
+    /// What Redis has and its replicas lack: records that stay until they have them.
+    left_tail: u64,
     /// Parked now, those of before included.
     left_parked: u64,
     /// Why there is no connection, if there is none.
@@ -251,6 +278,7 @@ struct Report {
 
 impl Report {
     fn of(path: &Path, seawall: &Seawall, registry: &Registry, end: End, left: u64) -> Self {
+        let stats = seawall.spool().stats();
         let status = *seawall.connection().status().borrow();
         let suppressed = sum(registry, "seawall_duplicates_suppressed_total");
         let replayed = sum(registry, "seawall_spool_replayed_total");
@@ -261,9 +289,11 @@ impl Report {
             suppressed,
             expired: sum(registry, "seawall_expired_total"),
             parked: sum(registry, "seawall_spool_parked_total"),
+            repaired: sum(registry, "seawall_repaired_total"),
             lost_by_redis: sum(registry, "seawall_lost_by_redis_total"),
-            left,
-            left_parked: seawall.spool().stats().parked,
+            left: left.saturating_sub(stats.tail),
+            left_tail: stats.tail,
+            left_parked: stats.parked,
             trouble: status
                 .trouble
                 .filter(|_| end == End::RedisAway)
@@ -273,13 +303,20 @@ impl Report {
 
     /// All is well only if nothing is left.
     fn verdict(&self) -> Result<()> {
-        let left = counted(self.left, "record");
+        let left = counted(self.left + self.left_tail, "record");
         let failure = match self.end {
             End::Drained if self.left_parked > 0 => {
                 let parked = counted(self.left_parked, "record");
                 Failure::new(format!("{parked} that Redis will never take stay parked")).with_next(
                     "see them with `seawall spool parked ls`, and put right what their reasons say",
                 )
+            }
+            End::Drained if self.left_tail > 0 => {
+                let tail = counted(self.left_tail, "record");
+                Failure::new(format!(
+                    "{tail} that Redis has stay until its replicas have them"
+                ))
+                .with_next("run it again once they follow: see INFO replication")
             }
             End::Drained => return Ok(()),
             End::Interrupted => {
@@ -312,7 +349,13 @@ impl Display for Report {
             ("suppressed", self.suppressed, "Redis had them already"),
             ("expired", self.expired, "their time had passed"),
             ("parked", self.parked, "Redis will never take them"),
+            (
+                "repaired",
+                self.repaired,
+                "Redis had acknowledged them, and had lost them",
+            ),
             ("left", self.left, "they wait in the spool"),
+            ("tail", self.left_tail, "kept until replicas have them"),
             (
                 "lost",
                 self.lost_by_redis,

@@ -21,7 +21,7 @@ use crate::{
     text::counted,
 };
 
-/// Copy its records, parked ones included, as lines of JSON
+/// Copy its records, tails and parked ones included, as lines of JSON
 ///
 /// A line has everything that import needs to put the record back under the lane and the number it has. It
 /// holds the record itself: keep the file as safe as the spool.
@@ -89,11 +89,12 @@ async fn write(
     let mut report = Report {
         file: file.map(shown),
         records: 0,
+        tail: 0,
         parked: 0,
     };
     let contents = spool.contents();
-    let total =
-        u64::from(what.waiting) * contents.records + u64::from(what.parked) * contents.parked;
+    let unparked = contents.records + contents.tail;
+    let total = u64::from(what.waiting) * unparked + u64::from(what.parked) * contents.parked;
     let progress = Progress::of_records(total, "export", json);
     // First, so that none of them can come back as one that waits.
     if what.parked {
@@ -118,7 +119,11 @@ async fn write(
                 let page = spool.read(lane.id, next).await?;
                 let Some(last) = page.last() else { break };
                 next = last.number.saturating_add(1);
-                report.records += page.len() as u64;
+                if lane.tail {
+                    report.tail += page.len() as u64;
+                } else {
+                    report.records += page.len() as u64;
+                }
                 progress.add(page.len() as u64);
                 for record in page {
                     line(record, to, file)?;
@@ -188,6 +193,7 @@ impl Drop for Part {
 struct Report {
     file: Option<String>,
     records: u64,
+    tail: u64,
     parked: u64,
 }
 
@@ -195,7 +201,13 @@ impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let records = counted(self.records, "waiting record");
         let parked = counted(self.parked, "parked record");
-        write!(f, "exported {records} and {parked}")?;
+        match self.tail {
+            0 => write!(f, "exported {records} and {parked}")?,
+            tail => {
+                let tail = counted(tail, "record");
+                write!(f, "exported {records}, {tail} of a tail and {parked}")?;
+            }
+        }
         match &self.file {
             Some(file) => writeln!(f, " to {file}"),
             None => writeln!(f),

@@ -11,7 +11,10 @@ use seawall::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{show::kind, text};
+use crate::{
+    show::{InRedis, kind},
+    text,
+};
 
 /// The line, version 1. What is not known is skipped, so that a later version can add to it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub(crate) struct Line {
     queue: String,
     lane: String,
     number: u64,
+    /// Where Redis knows it, if it is of a tail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    known_as: Option<InRedis>,
     #[serde(default)]
     acknowledged: u64,
     /// Milliseconds since 1970.
@@ -42,6 +48,8 @@ pub(crate) struct Line {
 enum State {
     Waiting,
     Parked,
+    /// Redis has acknowledged it, and its replicas may lack it.
+    Tail,
 }
 
 /// A record in words, as far as it can be put into words.
@@ -66,14 +74,15 @@ impl Line {
         };
         Self {
             v: VERSION,
-            state: if reason.is_some() {
-                State::Parked
-            } else {
-                State::Waiting
+            state: match (&reason, record.known_as) {
+                (Some(_), _) => State::Parked,
+                (None, Some(_)) => State::Tail,
+                (None, None) => State::Waiting,
             },
             queue: record.queue,
             lane: record.lane.to_string(),
             number: record.number,
+            known_as: record.known_as.map(InRedis::of),
             acknowledged: record.acknowledged,
             written_ms: text::unix_ms(record.written),
             reason,
@@ -99,6 +108,17 @@ impl Line {
             .lane
             .parse()
             .map_err(|_| "has a lane that is no UUID")?;
+        let known_as = match (line.state, &line.known_as) {
+            (State::Tail, Some(known_as)) => Some(
+                known_as
+                    .parse()
+                    .ok_or("is of a tail, and of a lane that is no UUID")?,
+            ),
+            (State::Tail, None) => {
+                return Err("is of a tail, and does not say of which lane".into());
+            }
+            _ => None,
+        };
         let bytes = text::decode(&line.record).ok_or("has a record that is not base64")?;
         let written = SystemTime::UNIX_EPOCH
             .checked_add(Duration::from_millis(line.written_ms))
@@ -113,6 +133,7 @@ impl Line {
                 reason: line.reason.unwrap_or_default(),
                 attempts: line.attempts.unwrap_or_default(),
             }),
+            known_as,
             bytes: bytes.into(),
         })
     }

@@ -9,11 +9,13 @@ use serde::Serialize;
 use crate::{
     Out, Result,
     output::{Column, Side::Left, Side::Right, Table},
-    place::{Choice, Place},
-    text::{age, count, plain, size, unix_ms},
+    place::{Choice, Place, named},
+    text::{age, count, size, unix_ms},
 };
 
 /// Its lanes: each is one process's stream of records to one queue
+///
+/// Or a queue's tail: what Redis has acknowledged, and its replicas may lack.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -32,7 +34,7 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Out) -> Result<()> {
             continue;
         }
         table.push(vec![
-            plain(&lane.queue),
+            named(lane),
             lane.id.to_string(),
             count(lane.first),
             count(lane.last),
@@ -62,6 +64,7 @@ const COLUMNS: &[Column] = &[
 #[derive(Serialize)]
 struct Row<'a> {
     queue: &'a str,
+    tail: bool,
     lane: String,
     first: u64,
     last: u64,
@@ -75,6 +78,7 @@ impl<'a> Row<'a> {
     fn of(lane: &'a Lane) -> Self {
         Self {
             queue: &lane.queue,
+            tail: lane.tail,
             lane: lane.id.to_string(),
             first: lane.first,
             last: lane.last,

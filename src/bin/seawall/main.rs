@@ -111,7 +111,7 @@ Exit codes:
     2  wrong usage
     3  a process has the spool open
     4  the spool is damaged
-    5  drain: records are left, because Redis is away or refuses them
+    5  drain: records are left, because Redis is away or refuses them, or its replicas lack them
   130  drain: interrupted, and ended in order
 
 The directory can be given as DIR, as --dir DIR, or in SEAWALL_SPOOL_DIR.";

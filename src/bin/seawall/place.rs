@@ -109,6 +109,21 @@ impl Choice {
     }
 }
 
+/// A lane's queue as it is shown.
+pub(crate) fn named(lane: &Lane) -> String {
+    queue_named(&lane.queue, lane.tail)
+}
+
+/// A queue, or its tail, as it is shown.
+pub(crate) fn queue_named(queue: &str, tail: bool) -> String {
+    let queue = crate::text::plain(queue);
+    if tail {
+        format!("tail of {queue}")
+    } else {
+        queue
+    }
+}
+
 /// A path as it is shown.
 pub(crate) fn shown(path: &Path) -> String {
     crate::text::plain(&path.to_string_lossy())

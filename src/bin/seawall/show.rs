@@ -7,19 +7,21 @@ use seawall::{
     sequence::{Action, Side, Write},
     spool::{
         Spoolable,
-        stopped::{Lane, Record, Stopped},
+        stopped::{KnownAs, Lane, Record, Stopped},
     },
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Out, Result,
     output::{Column, Side::Left, Side::Right, Table},
-    place::{Choice, Place},
+    place::{Choice, Place, named},
     text::{self, count, counted, moment, plain, size, unix_ms},
 };
 
 /// Its records, without what is in them
+///
+/// Of a queue's tail, IN REDIS is the lane and the number by which Redis knows a record.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -50,11 +52,7 @@ pub(crate) async fn run(arguments: &Arguments, out: &mut Out) -> Result<()> {
                 out.line("")?;
             }
             let records = counted(lane.records, "record");
-            out.line(format_args!(
-                "{}  lane {}  {records}",
-                plain(&lane.queue),
-                lane.id
-            ))?;
+            out.line(format_args!("{}  lane {}  {records}", named(lane), lane.id))?;
         }
         show_lane(arguments, &spool, lane, out).await?;
     }
@@ -67,10 +65,11 @@ async fn show_lane(
     lane: &Lane,
     out: &mut Out,
 ) -> Result<()> {
-    let mut table = Table::new(if arguments.payload {
-        WITH_PAYLOAD
-    } else {
-        WITHOUT
+    let mut table = Table::new(match (lane.tail, arguments.payload) {
+        (false, false) => WITHOUT,
+        (false, true) => WITH_PAYLOAD,
+        (true, false) => OF_TAIL,
+        (true, true) => OF_TAIL_WITH_PAYLOAD,
     })
     .indented();
     let mut left = if arguments.limit == 0 {
@@ -120,12 +119,35 @@ const WITH_PAYLOAD: &[Column] = &[
     ("PAYLOAD", Left),
 ];
 
+const OF_TAIL: &[Column] = &[
+    ("NUMBER", Right),
+    ("IN REDIS", Left),
+    ("WRITTEN", Left),
+    ("KIND", Left),
+    ("KEY", Left),
+    ("BYTES", Right),
+    ("EXPIRES", Left),
+];
+const OF_TAIL_WITH_PAYLOAD: &[Column] = &[
+    ("NUMBER", Right),
+    ("IN REDIS", Left),
+    ("WRITTEN", Left),
+    ("KIND", Left),
+    ("KEY", Left),
+    ("BYTES", Right),
+    ("EXPIRES", Left),
+    ("PAYLOAD", Left),
+];
+
 /// A record as it is shown.
 #[derive(Serialize)]
 pub(crate) struct Shown<'a> {
     queue: &'a str,
     lane: String,
     number: u64,
+    /// Where Redis knows it, if it is of a tail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known_as: Option<InRedis>,
     written_ms: u64,
     bytes: u64,
     #[serde(flatten)]
@@ -162,6 +184,7 @@ impl<'a> Shown<'a> {
             queue: &record.queue,
             lane: record.lane.to_string(),
             number: record.number,
+            known_as: record.known_as.map(InRedis::of),
             written_ms: unix_ms(record.written),
             bytes: record.bytes.len() as u64,
             content: Content::of(record, payload),
@@ -170,16 +193,45 @@ impl<'a> Shown<'a> {
 
     fn row(&self) -> Vec<String> {
         let content = &self.content;
-        let mut row = vec![
-            count(self.number),
+        let mut row = vec![count(self.number)];
+        row.extend(self.known_as.as_ref().map(InRedis::text));
+        row.extend([
             moment(self.written_ms),
             content.kind.to_owned(),
             content.target(),
             size(self.bytes),
             content.expiry(),
-        ];
+        ]);
         row.extend(content.payload_text());
         row
+    }
+}
+
+/// The lane and the number by which Redis knows a record.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct InRedis {
+    lane: String,
+    number: u64,
+}
+
+impl InRedis {
+    pub(crate) fn of(known_as: KnownAs) -> Self {
+        Self {
+            lane: known_as.lane.to_string(),
+            number: known_as.number,
+        }
+    }
+
+    /// `None` if the lane is no UUID.
+    pub(crate) fn parse(&self) -> Option<KnownAs> {
+        Some(KnownAs {
+            lane: self.lane.parse().ok()?,
+            number: self.number,
+        })
+    }
+
+    fn text(&self) -> String {
+        format!("{}/{}", self.lane, self.number)
     }
 }
 

@@ -70,6 +70,9 @@ struct Holder {
 struct Inside {
     records: u64,
     bytes: u64,
+    /// Redis has acknowledged them, and its replicas may lack them.
+    tail: u64,
+    tail_bytes: u64,
     queues: usize,
     lanes: usize,
     oldest_ms: Option<u64>,
@@ -99,6 +102,8 @@ impl Inside {
         Self {
             records: contents.records,
             bytes: contents.bytes,
+            tail: contents.tail,
+            tail_bytes: contents.tail_bytes,
             queues: queues.len(),
             lanes: spool.lanes().len(),
             oldest_ms: contents.oldest.map(unix_ms),
@@ -121,6 +126,15 @@ impl Display for Report {
             row(
                 "records",
                 format!("{} ({})", count(inside.records), size(inside.bytes)),
+            )?;
+            let kept = if inside.tail > 0 {
+                ", kept until replicas have it"
+            } else {
+                ""
+            };
+            row(
+                "tail",
+                format!("{} ({}){kept}", count(inside.tail), size(inside.tail_bytes)),
             )?;
             row(
                 "parked",

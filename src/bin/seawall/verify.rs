@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     Out, Result,
     failure::{Code, Failure},
-    place::{Place, is_ours, shown},
+    place::{Place, is_ours, queue_named, shown},
     text::{count, counted},
 };
 
@@ -45,6 +45,7 @@ struct Report {
     /// The last write was there only in part.
     torn: bool,
     records: u64,
+    tail: u64,
     parked: u64,
     lost: u64,
     lost_parked: u64,
@@ -55,6 +56,7 @@ struct Report {
 struct Loss {
     lane: String,
     queue: String,
+    tail: bool,
     lost: u64,
 }
 
@@ -63,6 +65,7 @@ impl Report {
         let lanes = found.lanes.iter().map(|loss| Loss {
             lane: loss.lane.to_string(),
             queue: loss.queue.clone(),
+            tail: loss.tail,
             lost: loss.records,
         });
         Self {
@@ -70,6 +73,7 @@ impl Report {
             clean: found.clean,
             torn: found.torn,
             records: found.records,
+            tail: found.tail,
             parked: found.parked,
             lost: found.lost,
             lost_parked: found.lost_parked,
@@ -81,7 +85,11 @@ impl Report {
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let records = counted(self.records, "record");
-        writeln!(f, "read {records}, {} parked", count(self.parked))?;
+        write!(f, "read {records}, {} parked", count(self.parked))?;
+        match self.tail {
+            0 => writeln!(f)?,
+            tail => writeln!(f, ", {} of a tail", count(tail))?,
+        }
         if !self.clean {
             writeln!(f, "not closed in order")?;
         }
@@ -95,8 +103,9 @@ impl Display for Report {
             let lost = counted(loss.lost, "record");
             writeln!(
                 f,
-                "lost: {lost} of queue {} in lane {}",
-                loss.queue, loss.lane
+                "lost: {lost} of {} in lane {}",
+                queue_named(&loss.queue, loss.tail),
+                loss.lane
             )?;
         }
         if self.lost + self.lost_parked == 0 {

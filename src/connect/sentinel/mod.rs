@@ -9,6 +9,7 @@
 mod answers;
 mod beliefs;
 mod link;
+mod options;
 mod search;
 
 use std::{sync::Arc, time::Duration};

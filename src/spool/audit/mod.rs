@@ -19,6 +19,7 @@ use super::{
     commit::{Left, LeftLane},
     crypt::KeyId,
     dir::Clean,
+    tail::queue_of,
 };
 
 /// Takes note of all chunks, generation by generation.
@@ -178,7 +179,12 @@ impl Audit {
         let recovery = &mut verdict.recovery;
         recovery.clean = clean.is_some();
         recovery.torn = is_torn;
-        recovery.records = verdict.left.lanes.iter().map(|lane| lane.records).sum();
+        for lane in &verdict.left.lanes {
+            match queue_of(&lane.queue) {
+                Some(_) => recovery.tail += lane.records,
+                None => recovery.records += lane.records,
+            }
+        }
         recovery.parked = verdict.left.parked;
         // So that a loss is reported once, and what was found out is not lost with `CLEAN`.
         verdict.is_news |= recovery.has_loss() || !unsaid.is_empty();
@@ -327,10 +333,12 @@ impl Audit {
             let lost = expected.saturating_sub(there);
             if lost > 0 {
                 attributed += lost;
-                let queue = verdict.lanes.get(lane).map(|(queue, _)| queue.to_string());
+                let name = verdict.lanes.get(lane).map_or("", |(name, _)| &**name);
+                let tail_of = queue_of(name);
                 verdict.recovery.lanes.push(LaneLoss {
                     lane: *lane,
-                    queue: queue.unwrap_or_default(),
+                    queue: tail_of.unwrap_or(name).to_owned(),
+                    tail: tail_of.is_some(),
                     records: lost,
                 });
             }

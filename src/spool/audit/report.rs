@@ -12,6 +12,8 @@ pub struct Recovery {
     pub torn: bool,
     /// Records that wait.
     pub records: u64,
+    /// Records that Redis has acknowledged and its replicas may have lacked.
+    pub tail: u64,
     /// Records that are parked.
     pub parked: u64,
     /// Records that must be there, and are not.
@@ -35,6 +37,8 @@ pub struct LaneLoss {
     pub lane: LaneId,
     /// Its queue.
     pub queue: String,
+    /// It is the queue's tail: Redis has acknowledged its records.
+    pub tail: bool,
     /// How many are lost.
     pub records: u64,
 }

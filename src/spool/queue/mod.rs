@@ -247,7 +247,7 @@ impl<T: Spoolable> Queue<T> {
         loop {
             self.start(Instant::now(), cx);
             self.show_state();
-            if self.is_settled() {
+            if self.is_flushed() {
                 for flush in self.flushes.drain(..) {
                     let _ = flush.send(());
                 }
@@ -274,9 +274,17 @@ impl<T: Spoolable> Queue<T> {
 
     /// Nothing in memory, nothing on disk.
     fn is_settled(&self) -> bool {
+        self.is_empty() && self.keeping.is_through()
+    }
+
+    /// Nothing waits. On a [detour](super::Spool::detour) what the far end lacks is none of its business.
+    fn is_flushed(&self) -> bool {
+        self.is_settled() || (self.is_empty() && self.shared.detour().is_some())
+    }
+
+    fn is_empty(&self) -> bool {
         self.lane.is_idle()
             && self.confirming.is_idle()
-            && self.keeping.is_through()
             && !self.replay.is_parking()
             && self.intake.gathered().is_none()
     }

@@ -141,11 +141,12 @@ impl<T: Spoolable> Queue<T> {
             }
         }
         let records = next - begun;
+        shared.usage.note_tail(records);
         if entries.is_empty() {
             // Whoever waits for room is not to be woken for nothing.
             if records > 0 {
                 shared.usage.settle(total);
-                shared.usage.free(slot, records, total);
+                shared.usage.free_tail(slot, records, total);
             }
             return None;
         }
@@ -179,7 +180,7 @@ impl<T: Spoolable> Queue<T> {
             }
             Err(_) => {
                 let usage = &self.shared.usage;
-                usage.free(self.slot, spilling.records, spilling.bytes);
+                usage.free_tail(self.slot, spilling.records, spilling.bytes);
                 // What is on disk of it has these numbers.
                 self.keeping.own = None;
                 self.keeping.spill_failed = Some(now + SPILL_PAUSE);
@@ -194,7 +195,7 @@ impl<T: Spoolable> Queue<T> {
             if let Some(disk) = disk {
                 self.shared
                     .usage
-                    .free(self.slot, disk.records(), disk.bytes);
+                    .free_tail(self.slot, disk.records(), disk.bytes);
                 self.shared.disk.done(Done {
                     lane: disk.lane,
                     through: disk.last,

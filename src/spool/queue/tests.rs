@@ -120,6 +120,7 @@ async fn with_the_clock_set_back_the_lanes_of_a_queue_keep_their_order() {
         acknowledged: 0,
         written: SystemTime::now(),
         refusal: None,
+        known_as: None,
         bytes: Bytes::from_static(b"0"),
     };
     before.restore(vec![record]).await.expect("it is restored");

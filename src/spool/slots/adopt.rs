@@ -142,7 +142,7 @@ impl<T: Spoolable> Adopter<T> {
         let holds_some = !opened.left.lanes.is_empty();
         let stop = self.shared.stopped().child_token();
         let slot = Arc::new(Shared::<T>::new(options, opened, stop));
-        let records = slot.usage.waiting();
+        let records = slot.usage.left();
         if holds_some {
             metrics.adopted_slots.inc();
             metrics.adopting.set(gauged(records));
@@ -154,12 +154,18 @@ impl<T: Spoolable> Adopter<T> {
         }
         let mut progress = Progress {
             metrics,
-            waiting: records,
+            left: records,
         };
         slot.set_way_out(self.shared.way_out());
-        self.drain(&slot, &mut progress).await;
-        slot.end_queues(Instant::now()).await;
-        progress.note(slot.usage.waiting());
+        let is_flushed = self.drain(&slot, &mut progress).await;
+        // What came from disk just now may be on its way to the replicas.
+        let grace = if is_flushed {
+            FOR_REPLICAS
+        } else {
+            Duration::ZERO
+        };
+        slot.end_queues(Instant::now() + grace).await;
+        progress.note(slot.usage.left());
         drop(progress);
         let closed = slot.close_disk(Instant::now()).await;
         match closed {
@@ -187,18 +193,23 @@ impl<T: Spoolable> Adopter<T> {
         }
     }
 
-    /// Waits until nothing is left in it, or nothing moves, or the spool is to end.
-    async fn drain(&self, slot: &Arc<Shared<T>>, progress: &mut Progress) {
+    /// Waits until nothing is left in it, or nothing moves, or the spool is to end. Says whether Redis has
+    /// all of it.
+    async fn drain(&self, slot: &Arc<Shared<T>>, progress: &mut Progress) -> bool {
         let mut freed = slot.usage.freed();
         let mut flushed = std::pin::pin!(slot.flush());
-        let mut moved = Instant::now();
+        let (mut moved, mut is_flushed) = (Instant::now(), false);
         loop {
-            progress.note(slot.usage.waiting());
+            progress.note(slot.usage.left());
+            // Its replicas are to have it as well.
+            if is_flushed && slot.usage.left() == 0 {
+                return true;
+            }
             tokio::select! {
-                () = self.ending.cancelled() => return,
-                () = &mut flushed => return,
+                () = self.ending.cancelled() => return false,
+                () = &mut flushed, if !is_flushed => is_flushed = true,
                 Ok(()) = freed.changed() => moved = Instant::now(),
-                () = sleep_until(moved + self.sharing.patience) => return,
+                () = sleep_until(moved + self.sharing.patience) => return is_flushed,
             }
         }
     }
@@ -207,15 +218,15 @@ impl<T: Spoolable> Adopter<T> {
 /// Counts what leaves a slot, and shows what waits in it for as long as it is held.
 struct Progress {
     metrics: SpoolMetrics,
-    waiting: u64,
+    left: u64,
 }
 
 impl Progress {
-    fn note(&mut self, waiting: u64) {
-        let gone = self.waiting.saturating_sub(waiting);
+    fn note(&mut self, left: u64) {
+        let gone = self.left.saturating_sub(left);
         self.metrics.adopted_records.inc_by(gone);
-        self.metrics.adopting.set(gauged(waiting));
-        self.waiting = waiting;
+        self.metrics.adopting.set(gauged(left));
+        self.left = left;
     }
 }
 
@@ -243,5 +254,8 @@ async fn changed(recoveries: &mut Option<watch::Receiver<u64>>) {
     }
     std::future::pending().await
 }
+
+/// As long as a queue waits for its replicas at its end.
+const FOR_REPLICAS: Duration = Duration::from_secs(1);
 
 const LONGEST_REST: Duration = Duration::from_secs(300);

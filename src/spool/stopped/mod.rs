@@ -3,6 +3,9 @@
 //! For tools and tests; the command `seawall` (feature `cli`) is made of it. An application opens a
 //! [`Spool`](super::Spool), which delivers what is there.
 //!
+//! Besides what waits for Redis there may be *tails*: what Redis has acknowledged, and its replicas may lack. They
+//! are lanes as any other here, and each record of theirs says where Redis [knows](KnownAs) it.
+//!
 //! While a [`Stopped`] is there nobody else can open the directory, and an application that starts just
 //! then is refused. [`look`] touches nothing and can be asked about a spool in use, too.
 //!
@@ -66,10 +69,13 @@ pub use self::{
 };
 use super::{
     LaneId, OpenError, Parked, ParkedId, Recovery, SpoolOptions,
+    chunk::Damaged,
     commit::{Disk, Left, LeftLane},
     dir::{FORMAT, failed},
     disk_failed,
+    error::StoreError,
     slots::{self, Opened},
+    tail::{Piece, queue_of},
 };
 use crate::error::Error;
 
@@ -175,7 +181,7 @@ impl Stopped {
         &self.path
     }
 
-    /// The lanes with records that wait, the oldest first, as they were at opening.
+    /// The lanes with records, tails included, the oldest first, as they were at opening.
     pub fn lanes(&self) -> &[Lane] {
         &self.lanes
     }
@@ -185,8 +191,8 @@ impl Stopped {
         self.contents
     }
 
-    /// The records of `lane` from number `from` on that wait, in order: some thousand of them, or a
-    /// megabyte, and one at least. Empty if there is none.
+    /// The records of `lane` from number `from` on, in order: some thousand of them, or a megabyte, and one at
+    /// least. Empty if there is none.
     ///
     /// # Errors
     ///
@@ -198,20 +204,25 @@ impl Stopped {
         let chunks = chunks.map_err(|error| disk_failed(&error))?;
         let mut page = Vec::new();
         for chunk in chunks {
+            let tail_of = queue_of(&chunk.queue);
+            let queue = tail_of.unwrap_or(&chunk.queue);
             let numbered = (chunk.first..).zip(chunk.records);
-            page.extend(
-                numbered
-                    .filter(|(number, _)| *number >= from)
-                    .map(|(number, bytes)| Record {
-                        lane,
-                        queue: chunk.queue.clone(),
-                        number,
-                        acknowledged,
-                        written: time(chunk.written_ms),
-                        refusal: None,
-                        bytes,
-                    }),
-            );
+            for (number, bytes) in numbered.filter(|(number, _)| *number >= from) {
+                let (known_as, bytes) = match tail_of {
+                    None => (None, bytes),
+                    Some(_) => KnownAs::read(bytes)?,
+                };
+                page.push(Record {
+                    lane,
+                    queue: queue.to_owned(),
+                    number,
+                    acknowledged,
+                    written: time(chunk.written_ms),
+                    refusal: None,
+                    known_as,
+                    bytes,
+                });
+            }
         }
         Ok(page)
     }
@@ -259,7 +270,7 @@ impl Stopped {
     }
 }
 
-/// The records of one lane that wait.
+/// The records of one lane that wait, or of a tail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lane {
@@ -267,7 +278,9 @@ pub struct Lane {
     pub id: LaneId,
     /// The queue it belongs to.
     pub queue: String,
-    /// The number of the first record that waits.
+    /// Whether it is the queue's tail: Redis has acknowledged all of it, and replicas may lack it.
+    pub tail: bool,
+    /// The number of the first record.
     pub first: u64,
     /// The number of the last.
     pub last: u64,
@@ -283,9 +296,11 @@ pub struct Lane {
 
 impl Lane {
     fn of(left: LeftLane) -> Self {
+        let tail_of = queue_of(&left.queue);
         Self {
             id: left.lane,
-            queue: left.queue,
+            tail: tail_of.is_some(),
+            queue: tail_of.unwrap_or(&left.queue).to_owned(),
             first: left.first,
             last: left.last,
             records: left.records,
@@ -304,6 +319,10 @@ pub struct Contents {
     pub records: u64,
     /// What they cost on disk, in bytes.
     pub bytes: u64,
+    /// Records of tails.
+    pub tail: u64,
+    /// What those cost on disk, in bytes.
+    pub tail_bytes: u64,
     /// Records that Redis will never take.
     pub parked: u64,
     /// What those cost on disk, in bytes.
@@ -314,12 +333,20 @@ pub struct Contents {
 
 impl Contents {
     fn of(left: &Left) -> Self {
+        let (tails, waiting): (Vec<_>, Vec<_>) = left
+            .lanes
+            .iter()
+            .partition(|lane| queue_of(&lane.queue).is_some());
+        let records = |lanes: &[&LeftLane]| lanes.iter().map(|lane| lane.records).sum();
+        let bytes = |lanes: &[&LeftLane]| lanes.iter().map(|lane| lane.bytes).sum();
         Self {
-            records: left.lanes.iter().map(|lane| lane.records).sum(),
-            bytes: left.lanes.iter().map(|lane| lane.bytes).sum(),
+            records: records(&waiting),
+            bytes: bytes(&waiting),
+            tail: records(&tails),
+            tail_bytes: bytes(&tails),
             parked: left.parked,
             parked_bytes: left.parked_bytes,
-            oldest: left.lanes.iter().map(|lane| time(lane.oldest_ms)).min(),
+            oldest: waiting.iter().map(|lane| time(lane.oldest_ms)).min(),
         }
     }
 }
@@ -343,6 +370,8 @@ pub struct Record {
     pub written: SystemTime,
     /// Why Redis will never take it, if it is parked.
     pub refusal: Option<Refusal>,
+    /// Where Redis knows it, if it is of a tail.
+    pub known_as: Option<KnownAs>,
     /// What was spooled, for [`Spoolable::decode`](super::Spoolable::decode).
     pub bytes: Bytes,
 }
@@ -360,6 +389,35 @@ pub struct Refusal {
     pub attempts: u32,
 }
 
+/// Under which lane and number Redis has acknowledged a record of a tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "whoever restores has to make one, and what it is on disk is fixed by the format"
+)]
+pub struct KnownAs {
+    /// The lane.
+    pub lane: LaneId,
+    /// The number in that.
+    pub number: u64,
+}
+
+impl KnownAs {
+    /// Takes what a tail puts before a record off it.
+    fn read(bytes: Bytes) -> Result<(Option<Self>, Bytes), Error> {
+        let Some(Piece {
+            lane,
+            number,
+            record,
+        }) = Piece::read(bytes)
+        else {
+            let damaged = Damaged("a record of a tail is too short to be one");
+            return Err(disk_failed(&StoreError::Damaged(damaged)));
+        };
+        Ok((Some(Self { lane, number }), record))
+    }
+}
+
 impl From<Parked> for Record {
     fn from(parked: Parked) -> Self {
         Self {
@@ -372,6 +430,7 @@ impl From<Parked> for Record {
                 reason: parked.reason,
                 attempts: parked.attempts,
             }),
+            known_as: None,
             bytes: parked.record,
         }
     }
@@ -387,6 +446,7 @@ impl std::fmt::Debug for Record {
             .field("acknowledged", &self.acknowledged)
             .field("written", &self.written)
             .field("refusal", &self.refusal)
+            .field("known_as", &self.known_as)
             .field("bytes", &self.bytes.len())
             .finish()
     }

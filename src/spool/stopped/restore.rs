@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
 
-use super::{Lane, LaneId, PAGE_BYTES, PAGE_RECORDS, Parked, ParkedId, Record, disk_failed};
+use super::{
+    KnownAs, Lane, LaneId, PAGE_BYTES, PAGE_RECORDS, Parked, ParkedId, Record, disk_failed,
+};
 use crate::{
     error::Error,
     spool::{
         chunk::{Chunk, LONGEST_QUEUE, Writer},
         commit::{Disk, Done},
         queue::unix_ms,
+        tail::{Piece, queue_of, tail_of},
     },
 };
 
@@ -53,6 +56,7 @@ pub(super) struct Index {
 #[derive(Debug)]
 struct Known {
     queue: String,
+    tail: bool,
     waiting: Ranges,
 }
 
@@ -73,7 +77,7 @@ impl Index {
             };
             check(record).map_err(invalid)?;
             let known = self.lane(disk, left, record).await?;
-            if known.queue != record.queue {
+            if known.queue != record.queue || known.tail != record.known_as.is_some() {
                 return Err(invalid("its lane belongs to another queue"));
             }
         }
@@ -138,6 +142,7 @@ impl Index {
                 let there = left.iter().find(|lane| lane.id == record.lane);
                 Ok(unknown.insert(Known {
                     queue: there.map_or(&record.queue, |lane| &lane.queue).clone(),
+                    tail: there.map_or(record.known_as.is_some(), |lane| lane.tail),
                     waiting: waiting_numbers(disk, record.lane).await?,
                 }))
             }
@@ -151,6 +156,20 @@ fn check(record: &Record) -> Result<(), &'static str> {
     }
     if record.queue.len() > LONGEST_QUEUE {
         return Err("its queue's name is longer than 1,024 bytes");
+    }
+    if queue_of(&record.queue).is_some() {
+        return Err("its queue's name begins as that of a tail on disk does");
+    }
+    if let Some(known_as) = record.known_as {
+        if known_as.number == 0 || known_as.number > LAST_NUMBER {
+            return Err("Redis can't know it by that number");
+        }
+        if tail_of(&record.queue).is_none() {
+            return Err("its queue's name is too long for one with a tail on disk");
+        }
+        if record.refusal.is_some() {
+            return Err("it is parked, and no record of a tail is");
+        }
     }
     if u32::try_from(record.bytes.len()).is_err() {
         return Err("it is larger than 4 GiB");
@@ -194,16 +213,23 @@ fn chunks(mut records: Vec<Record>, overhead: usize) -> Vec<Chunk> {
             && next.acknowledged == one.acknowledged
     }) {
         let [first, ..] = run else { continue };
+        let tail = first.known_as.and_then(|_| tail_of(&first.queue));
         let mut writer = Writer::new(
             first.lane,
-            &first.queue,
+            tail.as_deref().unwrap_or(&first.queue),
             first.number,
             first.acknowledged,
             unix_ms(first.written),
             overhead,
         );
         for record in run {
-            writer.push_if(|into| into.extend_from_slice(&record.bytes), |_| true);
+            let write = |into: &mut Vec<u8>| {
+                if let Some(KnownAs { lane, number }) = record.known_as {
+                    Piece::begin(lane, number, into);
+                }
+                into.extend_from_slice(&record.bytes);
+            };
+            writer.push_if(write, |_| true);
         }
         chunks.extend(writer.finish());
     }

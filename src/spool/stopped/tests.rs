@@ -30,9 +30,16 @@ fn record(of: u8, number: u64, parked: bool) -> Record {
             reason: format!("because of {number}"),
             attempts: 2,
         }),
+        known_as: (of == TAIL).then(|| KnownAs {
+            lane: lane(9),
+            number: number + 100,
+        }),
         bytes: vec![of; size].into(),
     }
 }
+
+/// The lane that is a tail.
+const TAIL: u8 = 3;
 
 async fn waiting(spool: &Stopped) -> Vec<Record> {
     let mut all = Vec::new();
@@ -58,6 +65,12 @@ async fn parked(spool: &Stopped) -> Vec<Record> {
     }
 }
 
+/// Its lane and number, and whether it is parked. Nothing of a tail is.
+fn a_record() -> impl Strategy<Value = (u8, u64, bool)> {
+    let drawn = (0..=TAIL, 1..40_u64, any::<bool>());
+    drawn.prop_map(|(of, number, parked)| (of, number, parked && of != TAIL))
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().unwrap()
 }
@@ -69,7 +82,7 @@ proptest! {
     #[test]
     fn restoring_in_any_order_and_twice_gives_the_same(
         pages in proptest::collection::vec(
-            proptest::collection::vec((0..3_u8, 1..40_u64, any::<bool>()), 0..30),
+            proptest::collection::vec(a_record(), 0..30),
             1..5,
         ),
         reopens in proptest::collection::vec(any::<bool>(), 5),
@@ -144,6 +157,19 @@ async fn what_no_spool_can_have_held_is_refused_as_a_whole() {
             ..good()
         },
         Record { refusal, ..good() },
+        Record {
+            queue: "\0tail of queue-1".to_owned(),
+            ..good()
+        },
+        Record {
+            known_as: record(TAIL, 1, false).known_as,
+            number: 2,
+            ..good()
+        },
+        Record {
+            known_as: record(TAIL, 1, false).known_as,
+            ..record(2, 1, true)
+        },
     ] {
         let refused = spool.restore(vec![good(), bad]).await.unwrap_err();
         assert!(matches!(refused, Unrestorable::Invalid { .. }), "{refused}");

@@ -281,10 +281,11 @@ impl<T> Tail<T> {
         self.entries.front().map(|entry| entry.at + max_age)
     }
 
-    /// Gives up the oldest entry, if there is one that nobody waits for. Says which numbers those are, and
-    /// what is on disk of it.
+    /// Gives up the oldest entry, if there is one that nobody waits for and that is not about to be sent again.
+    /// Says which numbers those are, and what is on disk of it.
     pub(super) fn shed(&mut self) -> Option<((LaneId, u64, u64), Gone)> {
-        let front = self.entries.front().filter(|front| !front.held)?;
+        let front = self.entries.front();
+        let front = front.filter(|front| !front.held && !front.missing)?;
         let which = (front.lane, front.first, front.last);
         Some((which, self.take_front()?))
     }

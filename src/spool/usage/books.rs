@@ -14,6 +14,8 @@ pub(super) struct Books {
     /// On disk or on the way there, parked ones included.
     pub(super) all: Amount,
     pub(super) parked: u64,
+    /// Those that Redis has acknowledged and its replicas may lack.
+    pub(super) tail: u64,
     /// Room among the parked ones for records that are on their way there.
     parking: u64,
     /// Bytes on their way to disk.
@@ -51,6 +53,7 @@ impl Books {
             max_disk_bytes,
             all: Amount::default(),
             parked: 0,
+            tail: 0,
             parking: 0,
             pending: 0,
             disk_bytes: 0,
@@ -176,6 +179,11 @@ impl Books {
         self.all = self.all.minus(amount);
         let waiting = &mut self.queues[slot.0].waiting;
         *waiting = waiting.minus(amount);
+    }
+
+    /// How many wait for Redis.
+    pub(super) fn waiting(&self) -> u64 {
+        self.all.records.saturating_sub(self.parked + self.tail)
     }
 
     /// Makes room among the parked ones for up to `wanted` records, of which there may be `most`.
