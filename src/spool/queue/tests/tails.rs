@@ -379,7 +379,7 @@ async fn what_is_on_disk_is_read_back_wherever_its_chunks_end() {
         number,
         size: 1_000,
     };
-    for first in (0..480).step_by(12) {
+    for first in (0..2_400).step_by(12) {
         let answers = join_all((first..first + 12).map(|number| line.call(job(number)))).await;
         assert!(answers.iter().all(Result::is_ok));
         // Nothing is given up.
@@ -388,6 +388,6 @@ async fn what_is_on_disk_is_read_back_wherever_its_chunks_end() {
             .await;
     }
     far.0.lock().replace();
-    far.until(|server| server.list.len() == 480).await;
+    far.until(|server| server.list.len() == 2_400).await;
     assert!(far.0.lock().list.is_sorted());
 }
