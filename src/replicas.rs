@@ -80,6 +80,8 @@ pub struct View {
     /// Replicas are expected: what they lack is worth keeping for as long as it takes. Without them a
     /// write is as safe as it gets, and only a restart without its data can lose it.
     pub expects_replicas: bool,
+    /// The connection is gone, and the term ends with the next one. The server may be gone as well.
+    pub interrupted: bool,
     /// What was acknowledged in this term before this reading began is on the replicas.
     reached: u64,
     /// How many those were.
@@ -183,10 +185,17 @@ impl Teller {
                 generation,
                 history,
                 expects_replicas,
+                interrupted: false,
                 reached: 0,
                 replicas: 0,
             };
         });
+    }
+
+    /// The connection is gone, and another one is to be made: until it has been asked, nothing is old enough to
+    /// be let go, since the server may be gone as well.
+    pub fn interrupt(&self) {
+        self.view.send_modify(|view| view.interrupted = true);
     }
 
     /// Begins a reading, and says its number. To be said before the primary is asked.

@@ -41,10 +41,11 @@ pub(super) async fn watch(shared: &Shared, generation: &Generation) -> Trouble {
                 Err(NotAPrimary::Replica) => return Trouble::Replica,
                 Err(NotAPrimary::Unreadable) => {}
             },
-            Ok(Err(error)) if error.code() == Some("NOPERM") && !told => {
+            // Forbidden, or not there under this name.
+            Ok(Err(error)) if matches!(error.code(), Some("NOPERM" | "ERR")) && !told => {
                 told = true;
                 tracing::warn!(
-                    "this user may not ask Redis for its ROLE: \
+                    "Redis may not be asked for its ROLE: \
                      what its replicas lack is not known, and is kept for a short time only"
                 );
                 teller.expect_replicas(false);
@@ -210,9 +211,14 @@ impl Progress {
         let mut online = usize::MAX;
         for (known, role) in self.primaries.iter_mut().zip(roles) {
             online = online.min(role.replicas.len());
+            // Behind an address translation several may have the same one: the last of them counts.
+            let mut offsets = HashMap::new();
             for (address, offset) in role.replicas {
-                known.insert(address, Replica { offset, seen: now });
+                let least = offsets.entry(address).or_insert(offset);
+                *least = offset.min(*least);
             }
+            let seen = |(address, offset)| (address, Replica { offset, seen: now });
+            known.extend(offsets.into_iter().map(seen));
             known.retain(|_, replica| now.saturating_duration_since(replica.seen) < GRACE);
         }
         self.pending.push_back((reading, offsets));
@@ -308,6 +314,20 @@ mod tests {
         assert_eq!(note(1, &[("a", 50), ("b", 100)], now), None);
         assert_eq!(note(2, &[("b", 100)], now + GRACE / 2), None);
         assert_eq!(note(3, &[("b", 100)], now + GRACE), Some((3, 1)));
+    }
+
+    #[test]
+    fn of_replicas_with_one_address_the_last_one_counts() {
+        let mut progress = Progress::default();
+        let now = Instant::now();
+        let mut note = |reading, one, other, now| {
+            let roles = role(100, &[("gateway", one), ("gateway", other)]);
+            progress.note(reading, vec![roles], now)
+        };
+        assert_eq!(note(1, 50, 100, now), None);
+        assert_eq!(note(2, 100, 50, now + INTERVAL), None);
+        let later = now + INTERVAL * 2;
+        assert_eq!(note(3, 100, 100, later), Some((3, 2)));
     }
 
     #[test]

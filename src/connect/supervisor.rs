@@ -37,6 +37,7 @@ async fn serve(shared: &Shared) {
         let delay = match finder.find().await {
             Ok(generation) => {
                 let (last, trouble) = use_up(shared, generation, &mut finder).await;
+                shared.teller.interrupt();
                 let delay = pace.after_loss(last.since.elapsed(), rand::random());
                 shared.retire(&last, trouble, delay);
                 finder.lost();

@@ -62,7 +62,9 @@ pub(super) fn read(reply: Reply) -> Result<Applied, Error> {
         Value::Array(parts) => parts,
         _ => return Err(unreadable()),
     };
-    if let [last, Value::Int(_), waited] = &parts[..] {
+    if let [last, Value::Int(touched), waited] = &parts[..] {
+        // Where there was nothing to touch, the replicas were not waited for.
+        let last = if *touched == 1 { last } else { &Value::Nil };
         return confirmed(last, waited);
     }
     let text = |at: usize| match parts.get(at) {
@@ -336,9 +338,20 @@ mod tests {
     }
 
     #[test]
+    fn replicas_count_for_nothing_if_the_lane_was_gone_before_they_were_waited_for() {
+        let read = |touched| {
+            let last = Value::BulkString(b"7".to_vec());
+            let answer = Value::Array(vec![last, Value::Int(touched), Value::Int(2)]);
+            format!("{:?}", read(Reply::new(answer)))
+        };
+        assert!(read(1).contains("Confirmed { last: 7, replicas: 2 }"));
+        assert!(read(0).contains("Confirmed { last: 0,"));
+    }
+
+    #[test]
     fn an_answer_that_is_not_the_scripts_keeps_the_batch() {
         for value in [
-            Value::Nil,
+            Value::Okay,
             Value::Array(vec![]),
             Value::Array(vec![Value::Int(1)]),
         ] {

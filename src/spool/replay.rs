@@ -248,7 +248,9 @@ impl<T: Spoolable> Replay<T> {
             pieces,
         };
         self.in_flight = true;
-        let batch = Batch::new(source, self.queue.clone(), first, records).with_after(after);
+        // What has been acknowledged in front of it: a lane that an earlier run has left may begin before that.
+        let batch =
+            Batch::new(source, self.queue.clone(), first, records).with_after(after.min(first - 1));
         Ok(Some((batch, sent)))
     }
 
@@ -318,7 +320,8 @@ impl<T: Spoolable> Replay<T> {
 
     /// Redis knows this lane of an earlier run only up to `last`. Says how many records it has lost.
     pub(super) fn older_lost_after(&mut self, lane: LaneId, last: u64) -> u64 {
-        let Some(older) = self.older.front_mut().filter(|older| older.lane == lane) else {
+        let mut older = self.older.iter_mut().chain(&mut self.adopted);
+        let Some(older) = older.find(|older| older.lane == lane) else {
             return 0;
         };
         let lost = older.acknowledged.saturating_sub(last);

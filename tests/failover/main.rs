@@ -11,5 +11,6 @@ mod lost;
 mod removed;
 mod replicated;
 mod restarted;
+mod slots;
 mod spilled;
 mod support;

@@ -24,6 +24,8 @@ enum Step {
     NoRoom,
     /// Another lane's records are to be sent.
     Adopt,
+    /// A pass over the tail is due, or over.
+    HoldUp(bool),
     /// So many of the oldest on disk are dropped, or expire.
     Drop(usize),
 }
@@ -52,6 +54,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Late),
         1 => Just(Step::NoRoom),
         1 => Just(Step::Adopt),
+        1 => any::<bool>().prop_map(Step::HoldUp),
         1 => (1usize..6).prop_map(Step::Drop),
     ];
     proptest::collection::vec(step, 1..120)
@@ -239,6 +242,7 @@ impl Task {
                 self.older += 1;
                 self.lane.adopted();
             }
+            Step::HoldUp(held_up) => self.lane.hold_up(held_up),
             Step::NoRoom => {
                 if self.returned.pop_front().is_some() {
                     self.lane.take_returned();
@@ -305,6 +309,16 @@ proptest! {
             task.step(step);
             task.start();
         }
+        // However long a pass takes, nobody waits for it in memory for longer than a record may.
+        task.step(Step::HoldUp(true));
+        for _ in 0..200 {
+            task.step(Step::Answer(Answer::Ok));
+            task.step(Step::Written { kept: true, ok: true });
+            task.step(Step::Overdue(true));
+            task.start();
+        }
+        prop_assert!(task.gathered == 0 && task.sending.is_none(), "{:?}", task.lane);
+        task.step(Step::HoldUp(false));
         for _ in 0..2_000 {
             task.step(Step::Written { kept: true, ok: true });
             task.start();

@@ -23,6 +23,8 @@ use crate::{
 pub(super) struct Confirming<T> {
     wanted: Option<Confirmation>,
     waiting: VecDeque<Unconfirmed<T>>,
+    /// What has come from disk is among it. Nothing else is sent meanwhile.
+    holds_disk: bool,
     asked: Option<Asked>,
     /// Not to be asked again before this.
     paused: Option<Instant>,
@@ -56,6 +58,7 @@ impl<T: Spoolable> Confirming<T> {
         Self {
             wanted,
             waiting: VecDeque::new(),
+            holds_disk: false,
             asked: None,
             paused: None,
             told: false,
@@ -65,6 +68,11 @@ impl<T: Spoolable> Confirming<T> {
     /// Whether receipts wait for replicas.
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted.is_some()
+    }
+
+    /// Whether what comes after it has to wait, although no request is on its way.
+    pub(super) fn holds_disk(&self) -> bool {
+        self.holds_disk
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -103,6 +111,7 @@ impl<T: Spoolable> Queue<T> {
     /// The same for records from disk. Nothing else is sent meanwhile.
     pub(super) fn hold_on_disk(&mut self, batch: Batch<T>, sent: Sent, now: Instant) {
         self.lane.sending();
+        self.confirming.holds_disk = true;
         self.await_confirmation(batch, Whose::Disk(sent), now);
     }
 
@@ -191,44 +200,62 @@ impl<T: Spoolable> Queue<T> {
             .tail
             .let_go(asked.lane, last, !self.keeping.hears());
         let confirmed = |batch: &Batch<T>| batch.lane() == asked.lane && batch.last() <= last;
+        let waited = self.confirming.waiting.len();
         self.release(confirmed, Place::Delivered, now);
+        if waited > 0 && self.confirming.waiting.len() == waited {
+            // Redis does not have them. That is found out about elsewhere, and takes its time.
+            self.confirming.paused = Some(now + PAUSE);
+        }
     }
 
-    /// The last of those that have waited for too long.
+    /// The last of those that have waited for too long, and are not on disk where they came from.
     pub(super) fn overdue_confirmation(&self, now: Instant) -> Option<(LaneId, u64)> {
-        let waiting = self.confirming.waiting.iter();
-        let overdue = waiting.take_while(|waits| waits.until <= now || self.hard);
-        overdue
+        let overdue = self.overdue(now);
+        let to_write = overdue.filter(|waits| !matches!(waits.whose, Whose::Disk(_)));
+        to_write
             .last()
             .map(|waits| (waits.batch.lane(), waits.batch.last()))
     }
 
-    /// Those that the disk has need not wait any longer; those that nobody can keep hear so.
+    fn overdue(&self, now: Instant) -> impl Iterator<Item = &Unconfirmed<T>> {
+        let waiting = self.confirming.waiting.iter();
+        waiting.take_while(move |waits| waits.until <= now || self.hard)
+    }
+
+    /// Those that the disk has need not wait any longer.
     pub(super) fn release_overdue(&mut self, now: Instant) {
-        if self.overdue_confirmation(now).is_none() {
-            return;
-        }
         let kept: Vec<(LaneId, u64)> = {
             let tail = &self.keeping.tail;
-            let waiting = self.confirming.waiting.iter().map(|waits| &waits.batch);
-            let on_disk = waiting.filter(|batch| tail.is_on_disk(batch.lane(), batch.last()));
-            on_disk.map(|batch| (batch.lane(), batch.last())).collect()
+            let on_disk = self.overdue(now).filter(|waits| {
+                // What came from disk is there still, and takes no room that it had not before.
+                matches!(waits.whose, Whose::Disk(_))
+                    || tail.is_on_disk(waits.batch.lane(), waits.batch.last())
+            });
+            on_disk
+                .map(|waits| (waits.batch.lane(), waits.batch.last()))
+                .collect()
         };
+        if kept.is_empty() {
+            return;
+        }
         for (lane, last) in &kept {
             self.keeping.tail.let_go(*lane, *last, false);
         }
+        self.keeping.tail.join_all();
         let on_disk = |batch: &Batch<T>| kept.contains(&(batch.lane(), batch.last()));
         self.release(on_disk, Place::Spooled, now);
-        if self.keeping.spill_failed.is_some() || !self.keeping.spills() {
-            self.refuse_overdue(now);
-        }
     }
 
-    fn refuse_overdue(&mut self, now: Instant) {
+    /// Those that nobody can keep hear so.
+    pub(super) fn refuse_overdue(&mut self, now: Instant) {
+        let spills = self.keeping.spills() && !self.keeping.is_disk_out(now);
+        if spills || self.overdue_confirmation(now).is_none() {
+            return;
+        }
         let hard = self.hard;
         let mut refused = VecDeque::new();
         for waits in &mut self.confirming.waiting {
-            if (waits.until <= now || hard) && matches!(waits.whose, Whose::Callers(_)) {
+            if (waits.until <= now || hard) && !matches!(waits.whose, Whose::Disk(_)) {
                 if let Whose::Callers(waiters) = std::mem::replace(&mut waits.whose, Whose::Nobody)
                 {
                     refused.extend(waiters);
@@ -259,12 +286,19 @@ impl<T: Spoolable> Queue<T> {
             match waits.whose {
                 Whose::Callers(waiters) => self.answer_batch(&waits.batch, waiters, place, now),
                 Whose::Disk(mut sent) => {
-                    self.lane.sent();
-                    let through = waits.batch.last();
+                    self.confirming.holds_disk = false;
+                    if self.sending.is_none() {
+                        self.lane.sent();
+                    }
+                    let (lane, through) = (waits.batch.lane(), waits.batch.last());
                     let done = self
                         .replay
                         .remove(&mut sent, through, &self.shared, &mut self.lane);
-                    self.shared.disk.done(done);
+                    if place == Place::Delivered {
+                        self.shared.disk.done(done);
+                    } else {
+                        self.done_with(lane, through, done);
+                    }
                 }
                 Whose::Nobody => {}
             }

@@ -66,7 +66,7 @@ pub(super) struct Keeping<T> {
     pub(super) pace: Pace,
     /// The lane on disk that is this run's, and the last number that it has.
     pub(super) own: Option<(LaneId, u64)>,
-    /// The disk did not take it the last time.
+    /// The disk did not take it the last time, and is not tried again before this.
     pub(super) spill_failed: Option<Instant>,
     shown: Size,
     /// Bytes in memory, of all queues.
@@ -88,7 +88,8 @@ impl<T: Spoolable> Keeping<T> {
             changed: replicas
                 .as_ref()
                 .map(|replicas| Changed::new(replicas.watch())),
-            view: View::default(),
+            // What has been told before is no change, and nobody may tell more for a long time.
+            view: replicas.as_ref().map_or_else(View::default, Replicas::view),
             passed: Some(0),
             want: None,
             least: confirmation.map_or(0, |confirmation| confirmation.replicas as usize),
@@ -154,6 +155,11 @@ impl<T: Spoolable> Keeping<T> {
         self.replicas.as_ref().map(Replicas::watch)
     }
 
+    /// Whether what Redis has acknowledged is kept, and can be given back.
+    pub(super) fn keeps(&self) -> bool {
+        self.options.is_some()
+    }
+
     /// Whether somebody tells what replicas have.
     pub(super) fn hears(&self) -> bool {
         self.replicas.is_some()
@@ -176,6 +182,20 @@ impl<T: Spoolable> Keeping<T> {
         }
     }
 
+    /// Redis is back. Where nobody tells of terms, this is when it has to be asked again.
+    pub(super) fn recovered(&mut self) {
+        if self.replicas.is_none() && !self.tail.is_empty() {
+            self.passed = None;
+        }
+    }
+
+    /// Whether the disk takes nothing now: it has just refused, or does not answer.
+    pub(super) fn is_disk_out(&self, now: Instant) -> bool {
+        let refused = self.spill_failed.is_some_and(|until| until > now);
+        let hangs = self.spilling.as_ref();
+        refused || hangs.is_some_and(|spilling| spilling.give_up <= now)
+    }
+
     pub(super) fn hurry(&self) {
         if let Some(replicas) = &self.replicas {
             replicas.hurry();
@@ -196,10 +216,10 @@ impl<T: Spoolable> Keeping<T> {
 
     /// When time alone lets something go.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let expects = self.view.expects_replicas || self.least > 0;
-        let old_at = self.tail.old_at(self.max_age()).filter(|_| !expects);
+        let old_at = self.tail.old_at(self.max_age()).filter(|_| !self.expects());
         let step = self.pace.wait_until(now).filter(|_| self.is_in_pass());
-        [old_at, self.spill_failed, step]
+        let hangs = self.spilling.as_ref().map(|spilling| spilling.give_up);
+        [old_at, self.spill_failed, step, hangs]
             .into_iter()
             .flatten()
             .min()
@@ -210,9 +230,9 @@ impl<T: Spoolable> Queue<T> {
     /// Looks at what the replicas have, and lets go of that.
     pub(super) fn keep(&mut self, now: Instant) {
         let keeping = &mut self.keeping;
-        let is_idle = keeping.tail.is_empty() && keeping.is_through();
-        if keeping.replicas.is_none() && is_idle {
-            return;
+        let nothing_kept = keeping.tail.is_empty() && keeping.left.is_empty();
+        if keeping.replicas.is_none() && nothing_kept && keeping.is_through() {
+            return self.lane.hold_up(false);
         }
         let passed = keeping.passed == Some(keeping.view.term);
         if !passed && self.sending.is_none() && keeping.left.is_empty() {
@@ -236,12 +256,13 @@ impl<T: Spoolable> Queue<T> {
         self.off_the_disk(&gone);
     }
 
-    /// What has been delivered from disk is done with: now, or once replicas have it. Until then the next run
-    /// finds it there, should this process die together with the primary.
-    pub(super) fn done_with(&mut self, done: Done) {
-        let kept = self.keeping.options.is_some() && self.keeping.view.expects_replicas;
-        let at_once = if kept {
-            self.keeping.tail.keep_on_disk(done)
+    /// What the far end has been given from disk, up to number `last` of `lane`, is done with: now, or once
+    /// replicas have it. Until then the next run finds it there, should this process die together with the
+    /// primary.
+    pub(super) fn done_with(&mut self, lane: LaneId, last: u64, done: Done) {
+        let expects = self.keeping.view.expects_replicas || self.confirming.is_wanted();
+        let at_once = if self.keeping.keeps() && expects {
+            self.keeping.tail.keep_on_disk(lane, last, done)
         } else {
             Some(done)
         };
@@ -278,7 +299,7 @@ impl<T: Spoolable> Queue<T> {
             .acknowledged(batch, bytes, seen, sent.history.as_ref(), held, now);
         self.show_tail();
         let total = self.shared.tail_bytes.load(Relaxed);
-        if total > options.max_memory / 2 {
+        if total > options.max_memory / 2 && self.keeping.expects() {
             self.keeping.hurry();
         }
         if total > options.max_memory {
@@ -329,7 +350,18 @@ impl<T> Keeping<T> {
     /// Whether there is any point in writing it down: a restart of Redis alone is covered by memory.
     pub(super) fn spills(&self) -> bool {
         let on_disk = self.options.is_some_and(|options| options.max_disk > 0);
-        on_disk && (self.view.expects_replicas || self.least > 0)
+        on_disk && self.expects()
+    }
+
+    /// Whether Redis lacks some of it, as far as is known.
+    pub(super) fn loses(&self) -> bool {
+        let on_disk = self.options.is_some_and(|options| options.max_disk > 0);
+        on_disk && self.tail.is_in_pass()
+    }
+
+    /// Whether replicas are to have it.
+    fn expects(&self) -> bool {
+        self.view.expects_replicas || self.least > 0
     }
 
     /// Brings the gauges, and the sum over all queues, up to date.

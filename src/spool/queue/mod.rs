@@ -341,6 +341,7 @@ impl<T: Spoolable> Queue<T> {
         self.on_time(now);
         self.release_overdue(now);
         self.keep(now);
+        self.refuse_overdue(now);
         self.start_confirm(now);
         if self.replay.promote() {
             self.lane.adopted();
@@ -423,6 +424,7 @@ impl<T: Spoolable> Queue<T> {
             Event::Recovered => {
                 self.pace.recovered(now, rand::random());
                 self.keeping.pace.recovered(now, rand::random());
+                self.keeping.recovered();
             }
             Event::Control(Some(Control::Adopt(lane))) => {
                 let usage = &self.shared.usage;

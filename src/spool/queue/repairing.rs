@@ -52,6 +52,7 @@ impl<T: Spoolable> Queue<T> {
             Outcome::All if batch.asks() == Asks::Reached => self.on_reached(lane, u64::MAX, sent),
             Outcome::All => self.sent_again(batch, batch.last(), sent, duplicates, now),
             Outcome::Stopped { through, error } => {
+                self.ambiguous |= lane == self.id && error.may_have_landed();
                 self.sent_again(batch, through, sent, duplicates, now);
                 self.on_step_failed(&error, now);
             }

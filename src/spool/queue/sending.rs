@@ -140,21 +140,30 @@ impl<T: Spoolable> Queue<T> {
         let Some(Sending { batch, from, .. }) = self.sending.take() else {
             return;
         };
-        self.lane.sent();
-        if matches!(from, From::Tail) {
-            return;
-        }
+        self.request_is_over();
         self.ambiguous = true;
-        if let From::Memory(waiters) = from {
-            let failure = Error::new(
-                ErrorKind::Timeout,
-                Verdict::new(Class::Transient, Landed::Maybe),
-            );
-            self.put_back(Outgoing {
-                batch,
-                waiters,
-                failure: Some(failure),
-            });
+        match from {
+            From::Memory(waiters) => {
+                let failure = Error::new(
+                    ErrorKind::Timeout,
+                    Verdict::new(Class::Transient, Landed::Maybe),
+                );
+                self.put_back(Outgoing {
+                    batch,
+                    waiters,
+                    failure: Some(failure),
+                });
+            }
+            From::Disk(_) => self.replay.rewind(),
+            From::Tail => {}
+        }
+    }
+
+    /// The lane may go on, unless a batch from disk waits for its replicas: a step of a pass can come and go
+    /// meanwhile.
+    fn request_is_over(&mut self) {
+        if !self.confirming.holds_disk() {
+            self.lane.sent();
         }
     }
 
@@ -169,7 +178,7 @@ impl<T: Spoolable> Queue<T> {
         else {
             return;
         };
-        self.lane.sent();
+        self.request_is_over();
         let first = batch.first();
         let (outcome, duplicates) = match answer {
             Ok(Applied {
@@ -187,6 +196,7 @@ impl<T: Spoolable> Queue<T> {
         if matches!(from, From::Tail) {
             return self.on_step(&batch, &sent, outcome, duplicates, now);
         }
+        let sent = self.keeping.at_answer(&sent);
         self.metrics.duplicates.inc_by(duplicates);
         match outcome {
             Outcome::All => {
@@ -210,6 +220,8 @@ impl<T: Spoolable> Queue<T> {
                         let later = waiters.split_off((until - through) as usize);
                         self.refuse(waiters, || error.again());
                         if let Some(rest) = batch.rest(until) {
+                            // A server that has lost what was acknowledged just now is not to take it.
+                            let rest = rest.with_after(self.lane.acknowledged());
                             self.dispatch(rest, From::Memory(later), now);
                         }
                     }
@@ -217,8 +229,7 @@ impl<T: Spoolable> Queue<T> {
                     From::Tail => {}
                 }
             }
-            Outcome::Gap { last } if self.keeping.hears() => {
-                let sent = self.keeping.at_answer(&sent);
+            Outcome::Gap { last } if self.keeping.keeps() => {
                 let tail = &mut self.keeping.tail;
                 tail.was_acknowledged(batch.lane(), batch.after());
                 self.on_reached(batch.lane(), last, &sent);
@@ -329,10 +340,14 @@ impl<T: Spoolable> Queue<T> {
                 if confirms {
                     self.await_part(done, now);
                 }
-                let done = self
+                let removed = self
                     .replay
                     .remove(&mut from, through, &self.shared, &mut self.lane);
-                self.done_with(done);
+                if far_end {
+                    self.done_with(batch.lane(), through, removed);
+                } else {
+                    self.shared.disk.done(removed);
+                }
                 From::Disk(from)
             }
             From::Tail => From::Tail,

@@ -20,10 +20,12 @@ use crate::spool::{
 
 /// Entries of the tail that are being written.
 pub(super) struct Spilling {
-    /// The lane and the first number of each, and where they will be.
+    /// The lane and the last number of each, and where they will be.
     entries: Vec<(LaneId, u64, OnDisk)>,
     records: u64,
     bytes: u64,
+    /// From then on nobody is to wait for it.
+    pub(super) give_up: Instant,
     answer: BoxFuture<'static, Result<(), StoreError>>,
 }
 
@@ -59,9 +61,14 @@ impl<T: Spoolable> Queue<T> {
         }
         self.make_room_on_disk(options.max_disk);
         let bytes = if too_much { SPILL_BYTES } else { 0 };
+        let wanted = self.keeping.tail.to_spill(bytes, overdue).next().is_some();
         self.keeping.spill_failed = None;
-        self.keeping.spilling = self.spill(bytes, overdue);
-        if self.keeping.spilling.is_none() && overdue.is_some() {
+        if !wanted && overdue.is_none() {
+            // It is another queue's.
+            return;
+        }
+        self.keeping.spilling = self.spill(bytes, overdue, now);
+        if self.keeping.spilling.is_none() {
             self.keeping.spill_failed = Some(now + SPILL_PAUSE);
         }
     }
@@ -78,7 +85,12 @@ impl<T: Spoolable> Queue<T> {
         self.note_given_up(given_up);
     }
 
-    fn spill(&mut self, bytes: usize, through: Option<(LaneId, u64)>) -> Option<Spilling> {
+    fn spill(
+        &mut self,
+        bytes: usize,
+        through: Option<(LaneId, u64)>,
+        now: Instant,
+    ) -> Option<Spilling> {
         let name = tail_of(&self.name)?;
         let own = self.keeping.own;
         let (lane, mut next) = own.unwrap_or_else(|| (LaneId::fresh(), 0));
@@ -122,7 +134,7 @@ impl<T: Spoolable> Queue<T> {
                     before.bytes += taken;
                 }
                 _ if full => {}
-                _ => entries.push((entry.lane, entry.first, disk)),
+                _ => entries.push((entry.lane, entry.last, disk)),
             }
             if full {
                 break;
@@ -131,8 +143,11 @@ impl<T: Spoolable> Queue<T> {
         let records = next - begun;
         shared.usage.note_tail(records);
         if entries.is_empty() {
-            shared.usage.settle(total);
-            shared.usage.free_tail(slot, records, total);
+            // Whoever waits for room is not to be woken for nothing.
+            if records > 0 {
+                shared.usage.settle(total);
+                shared.usage.free_tail(slot, records, total);
+            }
             return None;
         }
         self.keeping.own = Some((lane, next));
@@ -141,6 +156,7 @@ impl<T: Spoolable> Queue<T> {
             entries,
             records,
             bytes: total,
+            give_up: now + shared.options.disk_timeout,
             answer: async move { disk.append(chunks).await }.boxed(),
         })
     }
@@ -152,13 +168,13 @@ impl<T: Spoolable> Queue<T> {
         self.shared.usage.settle(spilling.bytes);
         match answer {
             Ok(()) => {
-                for (lane, first, disk) in spilling.entries {
+                for (lane, last, disk) in spilling.entries {
                     // One that is safe by now is not wanted there, and neither are those before it.
                     let unwanted = Gone {
                         disk: Some(disk),
                         mark: None,
                     };
-                    let spilled = self.keeping.tail.spilled(lane, first, disk);
+                    let spilled = self.keeping.tail.spilled(lane, last, disk);
                     self.off_the_disk(&[spilled.unwrap_or(unwanted)]);
                 }
             }
@@ -212,9 +228,10 @@ impl<T: Spoolable> Queue<T> {
             }
         }
         let disk_timeout = self.shared.options.disk_timeout;
-        while self.keeping.spills() {
+        // What is known to be lost is worth it in any case.
+        while self.keeping.spills() || self.keeping.loses() {
             if self.keeping.spilling.is_none() {
-                self.keeping.spilling = self.spill(SPILL_BYTES, None);
+                self.keeping.spilling = self.spill(SPILL_BYTES, None, Instant::now());
             }
             let Some(spilling) = &mut self.keeping.spilling else {
                 break;
@@ -241,8 +258,17 @@ impl<T: Spoolable> Queue<T> {
         if self.keeping.reading.is_none() {
             let disk = self.shared.disk.clone();
             let records = usize::try_from(from.records()).unwrap_or(usize::MAX);
-            let reading =
-                async move { disk.read(from.lane, from.first, records, usize::MAX).await };
+            let reading = async move {
+                let (mut read, mut next) = (Vec::new(), from.first);
+                // Each reading ends with a chunk, of which the first may begin in front of it.
+                while next <= from.last {
+                    let more = disk.read(from.lane, next, records, usize::MAX).await?;
+                    let Some(last) = more.last() else { break };
+                    next = last.end();
+                    read.extend(more);
+                }
+                Ok(read)
+            };
             self.keeping.reading = Some(reading.boxed());
         }
     }

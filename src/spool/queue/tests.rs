@@ -1,6 +1,8 @@
 //! What only a disk that stalls can show. The far end and the rest of the disk's faults are tested
 //! from outside, in `tests/crash`.
 
+mod tails;
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
@@ -40,11 +42,13 @@ impl Spoolable for Note {
     }
 }
 
-/// The second record is overdue behind the first and goes to disk, which stalls; then the first comes
-/// back from the far end, and has to wait for that disk too; the third has gathered.
-#[tokio::test(start_paused = true)]
-async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
-    let options = SpoolOptions::new("no directory");
+/// A spool over a store that a test has in its hands.
+fn open_on<T, F, A>(store: &MemoryStore, options: SpoolOptions, far_end: F) -> Arc<Owner<T>>
+where
+    T: Spoolable,
+    F: Fn(Batch<T>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Result<Applied, Error>> + Send + 'static,
+{
     let disk_options = DiskOptions {
         path: options.dir.path().to_owned(),
         durability: Durability::ProcessCrash,
@@ -56,8 +60,6 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
         ring: Arc::default(),
         metrics: options.metrics.clone(),
     };
-    let store = MemoryStore::default();
-    store.set_fault((Call::Apply, Fault::Stall));
     let (disk, left) = {
         let store = store.clone();
         Disk::start(&disk_options, move || store.open()).expect("it opens")
@@ -67,19 +69,28 @@ async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
         left,
         place: Place::Alone(disk_options.path),
     };
-    let (answer_after, disk_timeout) = (options.spool_after * 3, options.disk_timeout);
     let shared = Arc::new(Shared::new(options, opened, CancellationToken::new()));
-    shared.set_way_out(BoxCloneSyncService::new(service_fn(
-        move |_: Batch<Note>| async move {
-            tokio::time::sleep(answer_after).await;
-            let lost = Verdict::new(Class::Transient, Landed::Maybe);
-            Err::<Applied, _>(Error::new(ErrorKind::Timeout, lost))
-        },
-    )));
-    let mut spooling = Spooling::new(Arc::new(Owner {
+    shared.set_way_out(BoxCloneSyncService::new(service_fn(far_end)));
+    Arc::new(Owner {
         shared,
         adoption: Adoption::default(),
-    }));
+    })
+}
+
+/// The second record is overdue behind the first and goes to disk, which stalls; then the first comes
+/// back from the far end, and has to wait for that disk too; the third has gathered.
+#[tokio::test(start_paused = true)]
+async fn when_the_disk_stalls_everyone_who_waits_for_it_is_told_in_time() {
+    let options = SpoolOptions::new("no directory");
+    let store = MemoryStore::default();
+    store.set_fault((Call::Apply, Fault::Stall));
+    let (answer_after, disk_timeout) = (options.spool_after * 3, options.disk_timeout);
+    let owner = open_on(&store, options, move |_: Batch<Note>| async move {
+        tokio::time::sleep(answer_after).await;
+        let lost = Verdict::new(Class::Transient, Landed::Maybe);
+        Err::<Applied, _>(Error::new(ErrorKind::Timeout, lost))
+    });
+    let mut spooling = Spooling::new(owner);
     let since = Instant::now();
     let mut answers = Vec::new();
     for _ in 0..3 {

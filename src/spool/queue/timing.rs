@@ -81,7 +81,6 @@ impl<T: Spoolable> Queue<T> {
             .is_some_and(|sending| sending.give_up <= now)
         {
             self.recall();
-            self.replay.rewind();
             self.pace.failed(None, now, rand::random());
             self.keeping.pace.failed(None, now, rand::random());
         }

@@ -35,6 +35,8 @@ pub(super) struct Tail<T> {
     asking: VecDeque<LaneId>,
     /// How many entries are missing.
     missing: usize,
+    /// No entry before this place is missing.
+    missing_from: usize,
     size: Size,
 }
 
@@ -61,8 +63,6 @@ pub(super) struct Entry<T> {
     at: Instant,
     seen: Seen,
     bytes: usize,
-    /// An earlier run has left it, and Redis has not been asked for it yet.
-    unasked: bool,
     /// Redis does not have it any more.
     missing: bool,
     /// Somebody waits for it to be safe, and it may not go before.
@@ -115,6 +115,7 @@ impl<T> Tail<T> {
             lanes: Vec::new(),
             asking: VecDeque::new(),
             missing: 0,
+            missing_from: 0,
             size: Size::default(),
         }
     }
@@ -161,18 +162,19 @@ impl<T> Tail<T> {
             at: now,
             seen,
             bytes,
-            unasked: false,
             missing: false,
             held,
             dead: false,
         });
     }
 
-    /// What was acknowledged last came from disk, and stays there as long as it is kept here. Gives `mark`
-    /// back if it is not.
-    pub(super) fn keep_on_disk(&mut self, mark: Done) -> Option<Done> {
-        match self.entries.back_mut() {
-            Some(last) => last.mark.replace(mark),
+    /// The entry of `lane` that ends with number `last` came from disk, and stays there as long as it is kept in
+    /// memory alone. Gives `mark` back if it is not.
+    pub(super) fn keep_on_disk(&mut self, lane: LaneId, last: u64, mark: Done) -> Option<Done> {
+        let mut entries = self.entries.iter_mut().rev();
+        let entry = entries.find(|entry| entry.lane == lane && entry.last == last);
+        match entry.filter(|entry| entry.memory.is_some() && entry.disk.is_none() && !entry.dead) {
+            Some(entry) => entry.mark.replace(mark),
             None => Some(mark),
         }
     }
@@ -207,9 +209,8 @@ impl<T> Tail<T> {
             disk: Some(disk),
             mark: None,
             at: now,
-            seen: Seen { term: 0, stamp: 0 },
+            seen: Seen::NEVER,
             bytes: 0,
-            unasked: true,
             missing: false,
             held: false,
             dead: false,
@@ -233,9 +234,9 @@ impl<T> Tail<T> {
     /// Nobody waits any longer for the entries of `lane` up to `through`, which are safe if `safe` says so.
     pub(super) fn let_go(&mut self, lane: LaneId, through: u64, safe: bool) {
         for entry in &mut self.entries {
-            if entry.lane == lane && entry.last <= through && !entry.missing {
+            if entry.lane == lane && entry.last <= through {
                 entry.held = false;
-                entry.dead |= safe;
+                entry.dead |= safe && !entry.missing;
             }
         }
     }
@@ -250,7 +251,7 @@ impl<T> Tail<T> {
     // ===== what is safe =====
 
     /// Takes out what replicas have, at least `least` of them, and where none are expected what is older
-    /// than `max_age`. Gives what is on disk of that.
+    /// than `max_age` and is known to the server that is there now. Gives what is on disk of that.
     pub(super) fn trim(
         &mut self,
         view: &View,
@@ -262,8 +263,9 @@ impl<T> Tail<T> {
         let mut gone = Vec::new();
         while let Some(entry) = self.entries.front() {
             let covered = view.covers(entry.seen.term, entry.seen.stamp, least.max(1));
-            let is_old = now.saturating_duration_since(entry.at) >= max_age;
-            let aged = !expects && !entry.unasked && is_old;
+            let is_there = entry.seen.term == view.term && !view.interrupted;
+            let old = now.saturating_duration_since(entry.at) >= max_age;
+            let aged = !expects && is_there && old;
             if !entry.dead && (entry.missing || entry.held || !(covered || aged)) {
                 break;
             }
@@ -290,6 +292,7 @@ impl<T> Tail<T> {
 
     fn take_front(&mut self) -> Option<Gone> {
         let entry = self.entries.pop_front()?;
+        self.missing_from = self.missing_from.saturating_sub(1);
         self.missing -= usize::from(entry.missing);
         self.size.take(&entry);
         Some(Gone {
@@ -333,14 +336,14 @@ impl<T> Tail<T> {
             .map(|(_, entry)| entry)
     }
 
-    /// The entry that begins with this number is on disk, and leaves the memory. Gives what is not wanted
-    /// any more by that; `None` if it is the entry itself.
-    pub(super) fn spilled(&mut self, lane: LaneId, first: u64, disk: OnDisk) -> Option<Gone> {
-        let found = self
+    /// The entry that ends with this number is on disk, and leaves the memory. Gives what is not wanted any more
+    /// by that; `None` if it is the entry itself.
+    pub(super) fn spilled(&mut self, lane: LaneId, last: u64, disk: OnDisk) -> Option<Gone> {
+        let at = self
             .entries
-            .iter_mut()
-            .find(|entry| entry.lane == lane && entry.first == first && entry.disk.is_none());
-        let entry = found?;
+            .iter()
+            .position(|entry| entry.lane == lane && entry.last == last && entry.disk.is_none())?;
+        let entry = &mut self.entries[at];
         self.size.take(entry);
         entry.disk = Some(disk);
         let mark = entry.mark.take();
@@ -349,12 +352,35 @@ impl<T> Tail<T> {
             entry.memory = None;
         }
         self.size.add(entry);
+        self.join(at);
         Some(Gone { disk: None, mark })
+    }
+
+    /// Makes one of the entry at this place and the one before it, if both are only on disk and what is in one
+    /// follows what is in the other. So what is on disk takes little memory, however small the batches were.
+    fn join(&mut self, at: usize) {
+        let Some(before) = at.checked_sub(1).map(|before| &self.entries[before]) else {
+            return;
+        };
+        if before.joins(&self.entries[at])
+            && let Some(entry) = self.entries.remove(at)
+        {
+            self.missing_from = self.missing_from.min(at);
+            self.entries[at - 1].take_in(&entry);
+        }
+    }
+
+    /// The same for all of them: those that somebody waited for are not joined before.
+    pub(super) fn join_all(&mut self) {
+        for at in (1..self.entries.len()).rev() {
+            self.join(at);
+        }
     }
 
     /// The first missing entry has been read from disk.
     pub(super) fn loaded(&mut self, batch: Batch<T>, bytes: usize) {
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.missing)
+        if let Some(at) = self.first_missing_at()
+            && let entry = &mut self.entries[at]
             && entry.memory.is_none()
         {
             self.size.take(entry);
@@ -365,7 +391,51 @@ impl<T> Tail<T> {
     }
 }
 
+impl Seen {
+    /// By no server yet.
+    const NEVER: Self = Self {
+        term: u64::MAX,
+        stamp: 0,
+    };
+}
+
 impl<T> Entry<T> {
+    /// Whether it can be one with `next`.
+    fn joins(&self, next: &Self) -> bool {
+        let rests = |entry: &Self| {
+            let wanted = entry.missing || entry.held || entry.dead;
+            !wanted && entry.memory.is_none() && entry.mark.is_none()
+        };
+        let (Some(disk), Some(next_disk)) = (self.disk, next.disk) else {
+            return false;
+        };
+        rests(self)
+            && rests(next)
+            && (self.lane, self.last + 1) == (next.lane, next.first)
+            && (disk.lane, disk.last + 1) == (next_disk.lane, next_disk.first)
+            && self.seen.term == next.seen.term
+            && next.last - self.first < JOINED_RECORDS
+            && disk.bytes + next_disk.bytes <= JOINED_BYTES
+    }
+
+    /// It is one with `next` from now on, and as safe as that.
+    fn take_in(&mut self, next: &Self) {
+        (self.last, self.at, self.seen) = (next.last, next.at, next.seen);
+        if let (Some(disk), Some(next)) = (&mut self.disk, next.disk) {
+            disk.last = next.last;
+            disk.bytes += next.bytes;
+        }
+    }
+
+    /// What is on disk need not be in memory as well.
+    fn forget(&mut self, size: &mut Size) {
+        if self.disk.is_some() && self.memory.is_some() {
+            size.take(self);
+            (self.memory, self.bytes) = (None, 0);
+            size.add(self);
+        }
+    }
+
     /// It is not wanted any more.
     fn bury(&mut self) {
         (self.missing, self.held, self.dead) = (false, false, true);
@@ -399,6 +469,10 @@ impl Size {
         }
     }
 }
+
+/// What is sent again at once, and read for that, is no more than this.
+const JOINED_RECORDS: u64 = 1024;
+const JOINED_BYTES: u64 = 1 << 20;
 
 impl OnDisk {
     pub(super) fn records(self) -> u64 {

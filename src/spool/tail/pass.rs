@@ -80,8 +80,13 @@ impl<T> Tail<T> {
     }
 
     pub(in crate::spool) fn first_missing(&self) -> Option<&Entry<T>> {
+        self.first_missing_at().map(|at| &self.entries[at])
+    }
+
+    pub(super) fn first_missing_at(&self) -> Option<usize> {
         // In the usual case there is none, and no entry is looked at.
-        (self.missing > 0).then(|| self.entries.iter().find(|entry| entry.missing))?
+        let mut places = self.missing_from..self.entries.len();
+        (self.missing > 0).then(|| places.find(|at| self.entries[*at].missing))?
     }
 
     /// Redis has `lane` up to `last`, as of `seen`. `history` is that of the server.
@@ -102,16 +107,17 @@ impl<T> Tail<T> {
         }
         let mut shortfall = Shortfall::default();
         let mut kept_from = None;
+        self.missing_from = 0;
         let of_lane = |entry: &&mut Entry<T>| entry.lane == lane && !entry.dead;
         for entry in self.entries.iter_mut().filter(of_lane) {
             self.missing -= usize::from(entry.missing);
-            entry.unasked = false;
             entry.missing = entry.last > last;
             self.missing += usize::from(entry.missing);
             if entry.missing {
                 kept_from.get_or_insert(entry.first.max(last + 1));
             } else {
                 entry.seen = seen;
+                entry.forget(&mut self.size);
             }
         }
         if last >= acknowledged {
@@ -147,16 +153,18 @@ impl<T> Tail<T> {
         history: Option<&Arc<str>>,
         now: Instant,
     ) {
-        let Some(at) = self.entries.iter().position(|entry| entry.missing) else {
+        let Some(at) = self.first_missing_at() else {
             return;
         };
         let entry = &mut self.entries[at];
         let lane = entry.lane;
         if through >= entry.last {
             self.missing -= 1;
+            self.missing_from = at + 1;
             entry.missing = false;
             entry.seen = seen;
             entry.at = now;
+            entry.forget(&mut self.size);
         }
         let known = self.known(lane);
         known.reached = known.reached.max(through);
@@ -169,7 +177,7 @@ impl<T> Tail<T> {
     /// Gives up the first missing entry up to number `through`: it can't be read, or Redis will not take it
     /// again. Says which numbers those are.
     pub(in crate::spool) fn give_up_missing(&mut self, through: u64) -> Option<(LaneId, u64, u64)> {
-        let at = self.entries.iter().position(|entry| entry.missing)?;
+        let at = self.first_missing_at()?;
         let entry = &mut self.entries[at];
         let (lane, first, last) = (entry.lane, entry.first, entry.last.min(through));
         self.size.take(entry);
