@@ -11,6 +11,5 @@ mod lost;
 mod removed;
 mod replicated;
 mod restarted;
-mod slots;
 mod spilled;
 mod support;

@@ -1,12 +1,12 @@
 //! A Sentinel set, a seawall on it, and a look at the far end.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use prometheus::Registry;
 use seawall::{
     Job, Seawall,
     chaos::{SentinelSet, wait_until},
-    spool::{Receipt, SpoolDir, SpoolOptions},
+    spool::{Receipt, SpoolOptions},
 };
 use tempfile::TempDir;
 
@@ -29,15 +29,7 @@ impl Scene {
     }
 
     pub(crate) async fn app(&self, change: impl FnOnce(SpoolOptions) -> SpoolOptions) -> App {
-        self.app_in(SpoolDir::alone(self.dir.path()), change).await
-    }
-
-    pub(crate) async fn app_in(
-        &self,
-        dir: SpoolDir,
-        change: impl FnOnce(SpoolOptions) -> SpoolOptions,
-    ) -> App {
-        App::at(&self.set.url(), dir, change).await
+        App::at(&self.set.url(), self.dir.path(), change).await
     }
 
     pub(crate) async fn primary(&self) -> usize {
@@ -67,7 +59,7 @@ impl App {
     /// Opens one, and waits until it has a connection.
     pub(crate) async fn at(
         url: &str,
-        dir: impl Into<SpoolDir>,
+        dir: &Path,
         change: impl FnOnce(SpoolOptions) -> SpoolOptions,
     ) -> Self {
         let registry = Registry::new();

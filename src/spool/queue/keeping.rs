@@ -230,8 +230,8 @@ impl<T: Spoolable> Queue<T> {
     /// Looks at what the replicas have, and lets go of that.
     pub(super) fn keep(&mut self, now: Instant) {
         let keeping = &mut self.keeping;
-        let nothing_kept = keeping.tail.is_empty() && keeping.left.is_empty();
-        if keeping.replicas.is_none() && nothing_kept && keeping.is_through() {
+        let is_idle = keeping.tail.is_empty() && keeping.is_through();
+        if keeping.replicas.is_none() && is_idle {
             return self.lane.hold_up(false);
         }
         let passed = keeping.passed == Some(keeping.view.term);
