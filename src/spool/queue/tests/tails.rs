@@ -117,6 +117,12 @@ impl Server {
         self.teller.begin_term(self.generation, history, true);
     }
 
+    /// Replicas have all of it.
+    fn catch_up(&self) {
+        let reading = self.teller.begin_reading();
+        self.teller.reached(reading, 1);
+    }
+
     fn answer(&mut self, batch: &Batch<Job>) -> Result<Applied, Error> {
         let gone = batch
             .generation()
@@ -260,10 +266,7 @@ async fn a_change_of_server_while_replicas_are_waited_for_mixes_nothing_up() {
     owner.shared.flush().await;
     assert_eq!(far.0.lock().list, [0, 1, 2, 3]);
     assert_eq!(far.0.lock().duplicates, 0);
-    let server = far.0.lock();
-    let reading = server.teller.begin_reading();
-    server.teller.reached(reading, 1);
-    drop(server);
+    far.0.lock().catch_up();
     far.until(|_| owner.shared.usage.waiting() == 0).await;
     assert_eq!(owner.shared.usage.bytes(), 0);
 }
@@ -290,9 +293,8 @@ async fn that_the_disk_was_full_once_is_not_held_against_it() {
     let owner = far.open(&MemoryStore::default(), options);
     assert!(put(&owner, 0, 100).await.unwrap().is_spooled());
     assert!(put(&owner, 1, 100).await.is_err());
-    // Replicas have all of it, and there is room again.
-    let reading = far.0.lock().teller.begin_reading();
-    far.0.lock().teller.reached(reading, 1);
+    // There is room again.
+    far.0.lock().catch_up();
     far.until(|_| owner.shared.usage.waiting() == 0).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert!(put(&owner, 2, 100).await.unwrap().is_spooled());
