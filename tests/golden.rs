@@ -292,7 +292,7 @@ enum Far {
     TakesTwoOrders,
     /// And has no replicas.
     TakesThreeEmails,
-    /// It has lost what came after, and takes it again.
+    /// It has lost what came after, and takes that again.
     HasOneEmail,
 }
 
@@ -324,7 +324,8 @@ fn line(
             (Far::Takes | Far::HasOneEmail, queue) => {
                 let mut seen = seen.lock();
                 let queue = seen.entry(queue.to_owned()).or_default();
-                let records = batch.iter();
+                let has = u64::from(matches!(far, Far::HasOneEmail));
+                let records = batch.iter().filter(|(number, _)| *number > has);
                 queue.extend(
                     records.filter_map(|(number, note)| Some((number, note?.body.clone()))),
                 );

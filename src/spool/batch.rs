@@ -153,6 +153,16 @@ impl<T> Batch<T> {
         self
     }
 
+    /// Whether nobody else holds its records, so that they can be [taken out](Self::into_records).
+    pub(super) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.records) == 1 && self.range == (0..self.records.len())
+    }
+
+    /// Its records, if it [is alone](Self::is_alone).
+    pub(super) fn into_records(self) -> Option<Vec<T>> {
+        Arc::into_inner(self.records)
+    }
+
     /// What there is up to `number`, which is in it.
     pub(super) fn until(mut self, number: u64) -> Self {
         let done = (number + 1).saturating_sub(self.origin) as usize;
@@ -170,6 +180,10 @@ impl<T> Batch<T> {
     /// The lane, which Redis knows by the last number it applied.
     pub fn lane(&self) -> LaneId {
         self.lane
+    }
+
+    pub(super) fn queue_name(&self) -> Arc<str> {
+        self.queue.clone()
     }
 
     /// The queue.

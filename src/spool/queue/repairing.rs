@@ -23,6 +23,9 @@ impl<T: Spoolable> Queue<T> {
             Some(Step::Load(disk)) => return self.load(disk),
             Some(Step::Ask(lane)) => Batch::question(lane, self.name.clone(), Asks::Reached),
             Some(Step::Send { after }) => {
+                let options = &self.shared.options;
+                let (records, bytes) = (options.max_batch_records, options.max_batch_bytes);
+                self.keeping.tail.merge_missing(records, bytes);
                 let missing = self.keeping.tail.first_missing();
                 let Some(batch) = missing.and_then(|entry| entry.memory.clone()) else {
                     return;

@@ -229,11 +229,11 @@ impl<T: Spoolable> Queue<T> {
                     From::Tail => {}
                 }
             }
-            Outcome::Gap { last } if self.keeping.keeps() => {
+            Outcome::Gap { .. } if self.keeping.keeps() => {
+                // Which server has said so is not known, since a batch may have been tried again over a later
+                // connection. A pass asks one that is, for the other lanes too.
                 let tail = &mut self.keeping.tail;
                 tail.was_acknowledged(batch.lane(), batch.after());
-                self.on_reached(batch.lane(), last, &sent);
-                // The others are asked for, too; and what is missing goes first.
                 self.keeping.passed = None;
                 match from {
                     From::Memory(waiters) => self.put_back(Outgoing {

@@ -169,7 +169,7 @@ impl Stopped {
         Ok(Self {
             path,
             disk,
-            lanes: left.lanes.into_iter().map(Lane::of).collect(),
+            lanes: left.lanes.iter().map(Lane::of).collect(),
             contents,
             done: left.done,
             index: Index::default(),
@@ -295,7 +295,7 @@ pub struct Lane {
 }
 
 impl Lane {
-    fn of(left: LeftLane) -> Self {
+    fn of(left: &LeftLane) -> Self {
         let tail_of = queue_of(&left.queue);
         Self {
             id: left.lane,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Entry, OnDisk, Seen, Tail};
-use crate::spool::LaneId;
+use crate::spool::{Batch, LaneId, commit::Done};
 
 /// What is to be done next in a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +38,14 @@ impl<T> Tail<T> {
             known.acknowledged = known.acknowledged.max(acknowledged);
         }
         self.asking.clear();
-        for entry in self.entries.iter().filter(|entry| !entry.dead) {
-            if self.asking.back() != Some(&entry.lane) && !self.asking.contains(&entry.lane) {
-                self.asking.push_back(entry.lane);
+        let entries = self.entries.iter().filter(|entry| !entry.dead);
+        // In the order in which they were sent; those of which nothing is kept come last.
+        let known = self.lanes.iter().filter(|known| known.acknowledged > 0);
+        let lanes = entries.map(|entry| entry.lane);
+        for lane in lanes.chain(known.map(|known| known.lane)) {
+            if self.asking.back() != Some(&lane) && !self.asking.contains(&lane) {
+                self.asking.push_back(lane);
             }
-        }
-        if let Some((lane, 1..)) = own
-            && !self.asking.contains(&lane)
-        {
-            self.asking.push_back(lane);
         }
     }
 
@@ -145,6 +144,40 @@ impl<T> Tail<T> {
         shortfall
     }
 
+    /// Makes one of the first missing entry and those that follow it, up to so many records and bytes: there may be
+    /// thousands of small ones, and each takes a round trip.
+    pub(in crate::spool) fn merge_missing(&mut self, most: usize, bytes: usize) {
+        let Some(at) = self.first_missing_at() else {
+            return;
+        };
+        let (mut size, mut end) = (self.entries[at].bytes, at + 1);
+        if !self.entries[at].can_merge() {
+            return;
+        }
+        while let Some(next) = self.entries.get(end) {
+            let (first, before) = (&self.entries[at], &self.entries[end - 1]);
+            size += next.bytes;
+            let follows = next.lane == before.lane && next.first == before.last + 1;
+            let fits = || size <= bytes && next.last - first.first < most as u64;
+            if !(follows && next.can_merge() && fits()) {
+                break;
+            }
+            end += 1;
+        }
+        if end == at + 1 {
+            return;
+        }
+        let others: Vec<_> = self.entries.drain(at + 1..end).collect();
+        let first = &mut self.entries[at];
+        self.size.take(first);
+        for other in others {
+            self.missing -= 1;
+            self.size.take(&other);
+            first.append(other);
+        }
+        self.size.add(first);
+    }
+
     /// Redis has the first missing entry again, up to number `through`.
     pub(in crate::spool) fn sent_again(
         &mut self,
@@ -199,5 +232,32 @@ impl<T> Tail<T> {
     pub(in crate::spool) fn acknowledged_of(&self, lane: LaneId) -> Option<u64> {
         let known = self.lanes.iter().find(|known| known.lane == lane);
         known.map(|known| known.acknowledged)
+    }
+}
+
+impl<T> Entry<T> {
+    /// Whether its records can be taken out and sent again with others.
+    fn can_merge(&self) -> bool {
+        let alone = self.memory.as_ref().is_some_and(Batch::is_alone);
+        alone && self.missing && !self.held && self.disk.is_none()
+    }
+
+    /// Takes in the entry that follows; both [can](Self::can_merge).
+    fn append(&mut self, next: Self) {
+        let queue = next.memory.as_ref().map(Batch::queue_name);
+        let records = |batch: Option<Batch<T>>| batch.and_then(Batch::into_records);
+        let Some(queue) = queue else { return };
+        let mut all = records(self.memory.take()).unwrap_or_default();
+        all.extend(records(next.memory).unwrap_or_default());
+        self.memory = Some(Batch::new(self.lane, queue, self.first, all));
+        self.last = next.last;
+        self.bytes += next.bytes;
+        self.mark = match (self.mark, next.mark) {
+            (Some(mark), Some(next)) => Some(Done {
+                records: mark.records + next.records,
+                ..next
+            }),
+            (mark, next) => next.or(mark),
+        };
     }
 }

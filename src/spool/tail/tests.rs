@@ -216,6 +216,7 @@ impl World {
                 self.tail.loaded(batch, 100);
             }
             Some(Step::Send { after }) => {
+                self.tail.merge_missing(7, 1000);
                 let entry = self.tail.first_missing().expect("it is to be sent");
                 let batch = entry.memory.clone().expect("it is in memory");
                 let batch = batch.with_after(after);
