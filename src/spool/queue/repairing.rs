@@ -25,7 +25,10 @@ impl<T: Spoolable> Queue<T> {
             Some(Step::Send { after }) => {
                 let options = &self.shared.options;
                 let (records, bytes) = (options.max_batch_records, options.max_batch_bytes);
-                self.keeping.tail.merge_missing(records, bytes);
+                if self.keeping.spilling.is_none() {
+                    // What is being written is known by its numbers until it is.
+                    self.keeping.tail.merge_missing(records, bytes);
+                }
                 let missing = self.keeping.tail.first_missing();
                 let Some(batch) = missing.and_then(|entry| entry.memory.clone()) else {
                     return;

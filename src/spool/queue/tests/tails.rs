@@ -103,7 +103,7 @@ impl Far {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("not reached: {:?}", self.0.lock().list);
+        panic!("not reached: {} are there", self.0.lock().list.len());
     }
 }
 
@@ -389,5 +389,29 @@ async fn what_is_on_disk_is_read_back_wherever_its_chunks_end() {
     }
     far.0.lock().replace();
     far.until(|server| server.list.len() == 2_400).await;
+    assert!(far.0.lock().list.is_sorted());
+}
+
+/// What is being written keeps its numbers until it is.
+#[tokio::test]
+async fn what_is_sent_again_while_it_is_written_can_be_read_back() {
+    let far = Far::new();
+    let store = MemoryStore::default();
+    let tail = TailOptions::new().with_max_memory(0);
+    let options = far.options().with_tail(tail).with_max_batch(4, 1 << 20);
+    let owner = far.open(&store, options);
+    store.set_fault((Call::Apply, Fault::Stall));
+    for number in 0..70 {
+        assert!(put(&owner, number, 1_000).await.unwrap().is_delivered());
+    }
+    store.await_stall();
+    far.0.lock().replace();
+    far.until(|server| server.list.len() == 70).await;
+    store.set_fault(None);
+    let all = &owner.shared.tail_bytes;
+    far.until(|_| all.load(std::sync::atomic::Ordering::Relaxed) < 40_000)
+        .await;
+    far.0.lock().replace();
+    far.until(|server| server.list.len() == 70).await;
     assert!(far.0.lock().list.is_sorted());
 }
