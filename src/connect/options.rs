@@ -6,7 +6,7 @@ use redis::{ProtocolVersion, RedisConnectionInfo};
 
 use super::{
     ConnectError,
-    deployment::{Address, Deployment, Secret},
+    deployment::{Deployment, Secret},
     url,
 };
 use crate::metrics::ConnectMetrics;
@@ -312,12 +312,17 @@ impl ConnectOptions {
         Ok(())
     }
 
+    #[cfg(feature = "tls")]
     /// Whether any connection is made over TLS.
     pub(super) fn uses_tls(&self) -> bool {
         match &self.deployment {
-            Deployment::Standalone(address) => matches!(address, Address::Tls(_)),
+            Deployment::Standalone(address) => {
+                matches!(address, super::deployment::Address::Tls(_))
+            }
             Deployment::Sentinel(group) => group.tls || self.sentinel_tls == Some(true),
-            Deployment::Cluster(nodes) => nodes.iter().any(|node| matches!(node, Address::Tls(_))),
+            Deployment::Cluster(nodes) => nodes
+                .iter()
+                .any(|node| matches!(node, super::deployment::Address::Tls(_))),
         }
     }
 

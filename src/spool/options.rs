@@ -378,6 +378,8 @@ pub enum Ack {
     Spooled,
     /// When Redis and as many of its replicas have acknowledged it (WAIT); once `timeout` has passed, when
     /// Redis has, and the disk, which keeps it until the replicas have it.
+    /// Each queue that waits takes an [exclusive](crate::connect::Connection::exclusive) connection meanwhile.
+    /// If there is none, it is as if the replicas did not answer.
     Replicated {
         /// How many replicas, at least 1.
         replicas: u32,
