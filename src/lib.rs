@@ -45,6 +45,7 @@
 //! | | in memory, no receipt yet | on disk (`Spooled`) | in Redis (`Delivered`) |
 //! |---|---|---|---|
 //! | Redis is killed, frozen, unreachable | goes to disk within `spool_after` | kept | as durable as Redis is |
+//! | Redis fails over, and has lost what it acknowledged | - | kept until its replicas have it | [sent again](spool::TailOptions) |
 //! | the process is killed | lost; the caller had no receipt | kept | kept |
 //! | the machine loses power | lost | kept, with [`Durability::PowerLoss`](spool::Durability) | as durable as Redis is |
 //! | the disk is full or fails | an error | what was synced is kept | kept |
