@@ -285,8 +285,14 @@ impl From<ScriptCall> for Body {
 /// the same EVALSHA again: nothing has run before that, so it is safe for any call.
 #[derive(Clone)]
 pub struct ScriptCall {
-    source: &'static str,
+    source: Source,
     evalsha: Cmd,
+}
+
+#[derive(Clone)]
+enum Source {
+    Constant(&'static str),
+    Made(Arc<str>),
 }
 
 impl ScriptCall {
@@ -295,12 +301,26 @@ impl ScriptCall {
     ///
     /// Hashing at every run would be waste, so the caller keeps the hash: see [`redis::Script`].
     pub fn new(source: &'static str, evalsha: Cmd) -> Self {
-        Self { source, evalsha }
+        Self {
+            source: Source::Constant(source),
+            evalsha,
+        }
+    }
+
+    /// As [`new`](Self::new), with a text that was made when the program started.
+    pub fn made(source: Arc<str>, evalsha: Cmd) -> Self {
+        Self {
+            source: Source::Made(source),
+            evalsha,
+        }
     }
 
     /// The script's text.
-    pub fn source(&self) -> &'static str {
-        self.source
+    pub fn source(&self) -> &str {
+        match &self.source {
+            Source::Constant(text) => text,
+            Source::Made(text) => text,
+        }
     }
 
     /// The command that runs it by its hash.

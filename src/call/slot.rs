@@ -1,5 +1,7 @@
 //! The hash slot of a key: which part of a Redis Cluster keeps it.
 
+use std::borrow::Cow;
+
 /// How many slots there are.
 pub(crate) const SLOTS: u16 = 16_384;
 
@@ -19,6 +21,21 @@ pub(crate) fn hash_tag(key: &[u8]) -> &[u8] {
         Some(close @ 1..) => &rest[..close],
         _ => key,
     }
+}
+
+/// What a key has in braces that is to fall into the hash slot of `queue`.
+pub(crate) fn tag_of(queue: &str) -> Cow<'_, str> {
+    let tag = String::from_utf8_lossy(hash_tag(queue.as_bytes()));
+    if tag.contains('}') || tag.is_empty() {
+        // In braces it would mean something else, so a number of the same slot stands for it.
+        let home = slot(queue.as_bytes());
+        let stands_for_it = |number: &String| slot(number.as_bytes()) == home;
+        let number = (0..u32::MAX)
+            .map(|number| number.to_string())
+            .find(stands_for_it);
+        return Cow::Owned(number.unwrap_or_default());
+    }
+    tag
 }
 
 /// CRC-16/XMODEM.
@@ -68,5 +85,30 @@ mod tests {
         assert_eq!(hash_tag(b"{}emails"), b"{}emails");
         assert_eq!(hash_tag(b"{emails"), b"{emails");
         assert_eq!(hash_tag(b"{{a}}"), b"{a");
+    }
+
+    #[test]
+    fn a_queues_tag_falls_into_its_slot() {
+        assert_eq!(tag_of("emails"), "emails");
+        assert_eq!(tag_of("app:{emails}:high"), "emails");
+        assert_eq!(tag_of("{emails"), "{emails");
+        for queue in [
+            "emails",
+            "app:{emails}:high",
+            "{}emails",
+            "{emails",
+            "a}b",
+            "{a",
+            "}",
+            "{{a}}",
+            "",
+        ] {
+            let key = format!("seawall:{{{}}}:lane:1", tag_of(queue));
+            assert_eq!(
+                slot(key.as_bytes()),
+                slot(queue.as_bytes()),
+                "{queue}: {key}"
+            );
+        }
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::Job;
+use super::{
+    Handling, Job,
+    task::{Operation, Record, millis},
+};
 use crate::{
     error::Error,
     sequence::{Command, Side, Write},
@@ -37,6 +40,7 @@ enum Kind {
         key: Bytes,
     },
     Commands(Vec<Command>),
+    Worker(Box<Handling>),
 }
 
 impl Destination {
@@ -80,6 +84,13 @@ impl Destination {
         Self(Kind::Commands(commands))
     }
 
+    /// A job for the [workers](crate::worker) of its queue, to be handled like this.
+    ///
+    /// It is added once: if the queue has a job of this id, whatever its state, nothing is added.
+    pub fn worker(handling: Handling) -> Self {
+        Self(Kind::Worker(Box::new(handling)))
+    }
+
     /// Lets Redis trim a stream to about `entries` (`MAXLEN ~`). Other destinations have no such bound.
     pub fn with_max_len(mut self, entries: u64) -> Self {
         if let Kind::Stream { max_len, .. } = &mut self.0 {
@@ -104,15 +115,15 @@ impl Destination {
     }
 
     pub(super) fn write(self, job: Job) -> Result<Write, Error> {
-        if job.due.is_some() && !matches!(self.0, Kind::SortedSet { .. }) {
+        if job.due.is_some() && !matches!(self.0, Kind::SortedSet { .. } | Kind::Worker(_)) {
             return Err(Error::invalid(
                 "a delayed job needs a destination that keeps it until then: \
-                 Destination::sorted_set",
+                 Destination::worker or Destination::sorted_set",
             ));
         }
-        if !job.headers.is_empty() && !matches!(self.0, Kind::Stream { .. }) {
+        if !job.headers.is_empty() && !matches!(self.0, Kind::Stream { .. } | Kind::Worker(_)) {
             return Err(Error::invalid(
-                "headers need a destination with fields: Destination::stream",
+                "headers need a destination with fields: Destination::worker or Destination::stream",
             ));
         }
         Ok(match self.0 {
@@ -145,6 +156,19 @@ impl Destination {
                 Write::group(job.queue, vec![add.must_add()])
             }
             Kind::Commands(commands) => Write::group(job.queue, checked(commands)?),
+            Kind::Worker(handling) => {
+                handling.check()?;
+                let time = |at: Option<SystemTime>| at.map_or(0, millis);
+                let record = Record {
+                    enqueued_ms: millis(SystemTime::now()),
+                    due_ms: time(job.due),
+                    expires_ms: time(job.expires_at),
+                    handling: *handling,
+                    headers: job.headers,
+                    payload: job.payload,
+                };
+                Operation::Add { id: job.id, record }.into_write(job.queue)
+            }
         })
     }
 }
@@ -157,6 +181,7 @@ impl fmt::Debug for Destination {
             Kind::Stream { .. } => "stream",
             Kind::SortedSet { .. } => "sorted set",
             Kind::Commands(_) => "commands",
+            Kind::Worker(_) => "worker",
         };
         f.debug_tuple("Destination").field(&kind).finish()
     }

@@ -2,7 +2,8 @@
 //!
 //! A job is a payload for a queue. Its [`Destination`] says what it becomes there, so that consumers
 //! that exist already find what they expect: an element of a list, an entry of a stream, a member of a
-//! sorted set with its due time, or a group of commands of your own.
+//! sorted set with its due time, a group of commands of your own; or a job for seawall's own
+//! [workers](crate::worker).
 //!
 //! Its id is a UUIDv7 made with the job. Executions of a job are at least once in any queue on Redis: the
 //! id is there to be idempotent by. A stream entry carries it; a list element is the raw payload, so put
@@ -38,9 +39,11 @@
 //! ```
 
 mod destination;
+pub(crate) mod task;
 
 use std::{
     fmt,
+    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -49,7 +52,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use self::destination::Destination;
+pub use self::{
+    destination::Destination,
+    task::{Handling, PROCEDURE},
+};
 use crate::{error::Error, sequence::Write};
 
 /// A payload for a queue. See the [module docs](self) for examples.
@@ -102,18 +108,35 @@ impl Job {
         self
     }
 
-    /// Adds a field beside the payload. Only stream entries have any.
+    /// Is for the [workers](crate::worker) of its queue, who handle it as they do by default:
+    /// [`Destination::worker`] with [`Handling::new`].
+    pub fn for_worker(self) -> Self {
+        self.with_destination(Destination::worker(Handling::new()))
+    }
+
+    /// Has this id, and not one of its own: for jobs that are to be there once, however often they are enqueued.
+    ///
+    /// Only a queue of [workers](crate::worker) looks at it: it adds a job only if it has none of the same id,
+    /// whatever its state.
+    pub fn with_id(mut self, id: JobId) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// Adds a field beside the payload: only stream entries and jobs for [workers](crate::worker) have any, and
+    /// these at most 65,535. A worker takes `traceparent` (W3C Trace Context) into its span.
     pub fn with_header(mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Is due `delay` from now. Only a [sorted set](Destination::sorted_set) can hold it until then.
+    /// Is due `delay` from now: a job for [workers](crate::worker), or a member of a
+    /// [sorted set](Destination::sorted_set). Others can't be held until then.
     pub fn delayed(self, delay: Duration) -> Self {
         self.due_at(from_now(delay))
     }
 
-    /// Is due at `at`. Only a [sorted set](Destination::sorted_set) can hold it until then.
+    /// Is due at `at`: see [`delayed`](Self::delayed).
     pub fn due_at(mut self, at: SystemTime) -> Self {
         self.due = Some(at);
         self
@@ -151,6 +174,9 @@ impl Job {
     /// [`Invalid`](crate::error::ErrorKind::Invalid) if its parts do not fit together; the message says
     /// what to change.
     pub fn into_write(self) -> Result<Write, Error> {
+        if self.headers.len() > usize::from(u16::MAX) {
+            return Err(Error::invalid("a job has at most 65,535 headers"));
+        }
         if self.queue.is_empty() || self.queue.len() > LONGEST_QUEUE {
             return Err(Error::invalid(format!(
                 "a queue's name has 1 to {LONGEST_QUEUE} bytes, this one has {}",
@@ -189,13 +215,13 @@ impl fmt::Debug for Job {
     }
 }
 
-/// Longer names would take the room of records in each chunk on disk.
 /// A moment that is too far away to be told is a thousand years from now.
 fn from_now(time: Duration) -> SystemTime {
     const MILLENNIUM: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
     SystemTime::now() + time.min(MILLENNIUM)
 }
 
+/// Longer names would take the room of records in each chunk on disk.
 const LONGEST_QUEUE: usize = 1024;
 
 /// Names one job, everywhere and for ever: a UUIDv7, so later ones compare greater.
@@ -203,11 +229,30 @@ const LONGEST_QUEUE: usize = 1024;
 pub struct JobId(Uuid);
 
 impl JobId {
+    /// The id that has these 16 bytes: a part of a hash of what makes a job unique, for example.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
     /// Its 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 }
+
+/// Reads what `Display` shows.
+impl FromStr for JobId {
+    type Err = InvalidJobId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidJobId> {
+        text.parse().map(Self).map_err(|_| InvalidJobId(()))
+    }
+}
+
+/// A text is no [`JobId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a job's id looks like 0193a5b2-7c4e-7f00-8a1b-2c3d4e5f6071")]
+pub struct InvalidJobId(());
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

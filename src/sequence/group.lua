@@ -1,8 +1,11 @@
--- Applies consecutive records of one lane, each a group of commands, skipping those applied before.
+-- Applies consecutive records of one lane, each a group of commands or the arguments of a procedure, skipping
+-- those applied before. In front of it stands `procedures`: functions by their names.
 --
--- KEYS  lane, and the keys of the commands so far as they are known to lie in its hash slot
--- ARGV  first number, number the lane must have reached, lifetime in seconds, then for each record:
---       how many commands (negative: a key of theirs lies in another hash slot), and for each: how
+-- KEYS  lane, and the keys of the commands and procedures so far as they are known to lie in its hash slot
+-- ARGV  first number, number the lane must have reached, lifetime in seconds;
+--       how many procedures have records, and for each: its name, how many keys, keys;
+--       then for each record either: 'run', the name of a procedure, how many arguments, arguments
+--       or: how many commands (negative: a key of theirs lies in another hash slot), and for each: how
 --       many arguments (negative: an answer of 0 is a refusal), arguments
 --
 -- {'done', skipped}
@@ -19,6 +22,11 @@ local others = {
   MASTERDOWN = true, CLUSTERDOWN = true, CROSSSLOT = true, MOVED = true, ASK = true,
   TRYAGAIN = true, BUSY = true, NOAUTH = true,
 }
+
+-- Before Redis 7.2 a missing permission inside a script is a plain ERR.
+local function is_other(failed)
+  return others[string.match(failed, '^%S+')] or string.find(failed, 'The user executing the script', 1, true)
+end
 
 local function store(number)
   return redis.pcall('SET', KEYS[1], string.format('%.0f', number), 'EX', ARGV[3])
@@ -41,56 +49,90 @@ local function is_cluster()
   return clustered
 end
 
-local at, number, skipped = 4, first, 0
+local at, number, skipped = 5, first, 0
+local keys_of = {}
+for _ = 1, tonumber(ARGV[4]) do
+  local count = tonumber(ARGV[at + 1])
+  keys_of[ARGV[at]] = {unpack(ARGV, at + 2, at + 1 + count)}
+  at = at + 2 + count
+end
+
+-- Gives the records of one procedure that stand next to each other to it; answers if they end the batch.
+local function run()
+  local name, records, done = ARGV[at + 1], {}, 0
+  while ARGV[at] == 'run' and ARGV[at + 1] == name do
+    if number > last then records[#records + 1] = at + 3 else skipped = skipped + 1 end
+    at = at + 3 + tonumber(ARGV[at + 2])
+    number = number + 1
+  end
+  if #records == 0 then return end
+  if not procedures[name] then
+    remember(number - 1 - #records)
+    return {'refused', number - 1 - #records, 1, 'ERR no procedure of this name is known here', skipped}
+  end
+  local fine, failed = pcall(procedures[name], keys_of[name], records, function(count) done = count end)
+  if fine then return end
+  -- Before Redis 7 it is a text that begins with where it happened.
+  failed = type(failed) == 'table' and failed.err or string.gsub(failed, '^@?user_script:%s*%d+:%s*', '')
+  local through = number - 1 - #records + done
+  if is_other(failed) and through == first + skipped - 1 then return {err = failed} end
+  remember(through)
+  if is_other(failed) then return {'stopped', through, failed, skipped} end
+  return {'refused', through, 1, failed, skipped}
+end
+
 while at <= #ARGV do
-  local commands = tonumber(ARGV[at])
-  local elsewhere = commands < 0
-  commands = math.abs(commands)
-  at = at + 1
-  if number <= last then skipped = skipped + 1 end
-  -- Redis would carry it out as long as both slots happen to be this node's, and not a day longer.
-  if number > last and elsewhere and is_cluster() then
-    remember(number - 1)
-    return {'refused', number - 1, 1, 'CROSSSLOT a key is not in the hash slot of the queue', skipped}
-  end
-  for command = 1, commands do
-    local arguments = tonumber(ARGV[at])
-    local must = arguments < 0
-    arguments = math.abs(arguments)
-    if number > last then
-      local answer
-      if arguments <= 4000 then
-        answer = redis.pcall(unpack(ARGV, at + 1, at + arguments))
-      else
-        -- Lua can pass some 8,000 arguments to a function, and would end here, what was done unnoted.
-        answer = {err = 'ERR a command has more than 4000 arguments'}
-      end
-      local failed = type(answer) == 'table' and answer.err
-      if not failed and must and answer == 0 then
-        failed = 'EXISTS the same member is there already'
-      end
-      -- A key that this node of a cluster has not: one of the lane's slot is on its way to another.
-      if failed and not elsewhere and string.find(failed, 'non local key', 1, true) then
-        failed = 'TRYAGAIN the slot is on its way to another node'
-        answer = {err = failed}
-      end
-      if failed then
-        -- Before Redis 7.2 a missing permission inside a script is a plain ERR.
-        local other = others[string.match(failed, '^%S+')]
-          or string.find(failed, 'The user executing the script', 1, true)
-        if other and number == first + skipped and command == 1 then return answer end
-        remember(number - 1)
-        if other then return {'stopped', number - 1, failed, skipped} end
-        if command > 1 then
-          failed = failed .. ' (command ' .. command .. ' of ' .. commands
-            .. '; those before it were carried out)'
-        end
-        return {'refused', number - 1, 1, failed, skipped}
-      end
+  if ARGV[at] == 'run' then
+    local ended = run()
+    if ended then return ended end
+  else
+    local commands = tonumber(ARGV[at])
+    local elsewhere = commands < 0
+    commands = math.abs(commands)
+    at = at + 1
+    if number <= last then skipped = skipped + 1 end
+    -- Redis would carry it out as long as both slots happen to be this node's, and not a day longer.
+    if number > last and elsewhere and is_cluster() then
+      remember(number - 1)
+      return {'refused', number - 1, 1, 'CROSSSLOT a key is not in the hash slot of the queue', skipped}
     end
-    at = at + 1 + arguments
+    for command = 1, commands do
+      local arguments = tonumber(ARGV[at])
+      local must = arguments < 0
+      arguments = math.abs(arguments)
+      if number > last then
+        local answer
+        if arguments <= 4000 then
+          answer = redis.pcall(unpack(ARGV, at + 1, at + arguments))
+        else
+          -- Lua can pass some 8,000 arguments to a function, and would end here, what was done unnoted.
+          answer = {err = 'ERR a command has more than 4000 arguments'}
+        end
+        local failed = type(answer) == 'table' and answer.err
+        if not failed and must and answer == 0 then
+          failed = 'EXISTS the same member is there already'
+        end
+        -- A key that this node of a cluster has not: one of the lane's slot is on its way to another.
+        if failed and not elsewhere and string.find(failed, 'non local key', 1, true) then
+          failed = 'TRYAGAIN the slot is on its way to another node'
+          answer = {err = failed}
+        end
+        if failed then
+          local other = is_other(failed)
+          if other and number == first + skipped and command == 1 then return answer end
+          remember(number - 1)
+          if other then return {'stopped', number - 1, failed, skipped} end
+          if command > 1 then
+            failed = failed .. ' (command ' .. command .. ' of ' .. commands
+              .. '; those before it were carried out)'
+          end
+          return {'refused', number - 1, 1, failed, skipped}
+        end
+      end
+      at = at + 1 + arguments
+    end
+    number = number + 1
   end
-  number = number + 1
 end
 remember(number - 1)
 return {'done', skipped}

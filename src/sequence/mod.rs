@@ -7,7 +7,8 @@
 //! batches for the same reason.
 //!
 //! There are two scripts. Records that are one push to one list go the fast way, as one LPUSH or RPUSH
-//! of all values. Anything else goes the general way: each record is a group of commands.
+//! of all values. Anything else goes the general way: each record is a group of commands, or the arguments of a
+//! [`Procedure`].
 //!
 //! What the script answers, and what it means:
 //!
@@ -46,11 +47,13 @@
 //! ```
 
 pub mod future;
+mod procedure;
 mod script;
 mod service;
 mod write;
 
 pub use self::{
+    procedure::Procedure,
     service::{Sequence, SequenceLayer},
     write::{Action, Command, Side, Write},
 };

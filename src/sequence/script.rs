@@ -1,10 +1,13 @@
 //! From a batch to a script call, and from the script's answer to what became of the batch.
 
-use std::{borrow::Cow, collections::BTreeSet, sync::LazyLock, time::Duration};
+use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 use redis::{Cmd, Value};
 
-use super::write::{Effect, Side, Write};
+use super::{
+    procedure::Procedures,
+    write::{Effect, Side, Write},
+};
 use crate::{
     call::{RedisCall, Repeat, Reply, Request, ScriptCall, keys::each_key, slot},
     classify::{Class, Landed, Verdict},
@@ -13,10 +16,10 @@ use crate::{
 };
 
 /// The call that applies `batch`.
-pub(super) fn call(batch: &Batch<Write>) -> RedisCall {
+pub(super) fn call(batch: &Batch<Write>, procedures: &Procedures) -> RedisCall {
     let lane = format!(
         "seawall:{{{}}}:lane:{}",
-        hash_tag(batch.queue()),
+        slot::tag_of(batch.queue()),
         batch.lane()
     );
     let call = match batch.asks() {
@@ -30,7 +33,7 @@ pub(super) fn call(batch: &Batch<Write>) -> RedisCall {
         _ => {
             let script = match one_list(batch) {
                 Some((key, side)) => push(batch, &lane, key, side),
-                None => group(batch, &lane),
+                None => group(batch, &lane, procedures),
             };
             RedisCall::new("apply", script)
         }
@@ -173,9 +176,10 @@ fn push(batch: &Batch<Write>, lane: &str, key: &str, side: Side) -> ScriptCall {
     ScriptCall::new(PUSH_SOURCE, cmd)
 }
 
-fn group(batch: &Batch<Write>, lane: &str) -> ScriptCall {
-    let mut cmd = Cmd::with_capacity(7 + 6 * batch.len(), size(batch) + 256);
+fn group(batch: &Batch<Write>, lane: &str, procedures: &Procedures) -> ScriptCall {
+    let mut cmd = Cmd::with_capacity(8 + 6 * batch.len(), size(batch) + 256);
     let home = slot::slot(lane.as_bytes());
+    let used = used(batch, procedures);
     let mut declared = BTreeSet::new();
     let mut elsewhere = Vec::with_capacity(batch.len());
     for (_, write) in batch.iter() {
@@ -190,13 +194,23 @@ fn group(batch: &Batch<Write>, lane: &str) -> ScriptCall {
         elsewhere.push(!is_home);
     }
     cmd.arg("EVALSHA")
-        .arg(GROUP.get_hash())
-        .arg(1 + declared.len())
+        .arg(procedures.sha1())
+        .arg(1 + declared.len() + used.iter().map(|(_, keys)| keys.len()).sum::<usize>())
         .arg(lane);
     for key in declared {
         cmd.arg(key);
     }
+    for key in used.iter().flat_map(|(_, keys)| keys) {
+        cmd.arg(key);
+    }
     head(&mut cmd, batch);
+    cmd.arg(used.len());
+    for (name, keys) in &used {
+        cmd.arg(name).arg(keys.len());
+        for key in keys {
+            cmd.arg(key);
+        }
+    }
     for ((_, write), elsewhere) in batch.iter().zip(elsewhere) {
         let sign = if elsewhere { -1 } else { 1 };
         match write.map(|write| &write.effect) {
@@ -221,9 +235,31 @@ fn group(batch: &Batch<Write>, lane: &str) -> ScriptCall {
                     }
                 }
             }
+            Some(Effect::Procedure { name, arguments }) => {
+                cmd.arg("run").arg(&**name).arg(arguments.len());
+                for argument in arguments {
+                    cmd.arg(&argument[..]);
+                }
+            }
         }
     }
-    ScriptCall::new(GROUP_SOURCE, cmd)
+    ScriptCall::made(procedures.source().clone(), cmd)
+}
+
+/// The procedures that records of the batch are for, each with its keys.
+fn used<'a>(batch: &'a Batch<Write>, procedures: &Procedures) -> Vec<(&'a str, Vec<String>)> {
+    let mut used: Vec<(&str, Vec<String>)> = Vec::new();
+    for (_, write) in batch.iter() {
+        let Some(Effect::Procedure { name, .. }) = write.map(|write| &write.effect) else {
+            continue;
+        };
+        if used.iter().all(|(known, _)| known != name)
+            && let Some(procedure) = procedures.find(name)
+        {
+            used.push((name, procedure.keys(batch.queue())));
+        }
+    }
+    used
 }
 
 /// The keys of a write, so far as its commands' names tell.
@@ -240,6 +276,8 @@ fn for_each_key<'a>(write: &'a Write, queue: &'a str, mut found: impl FnMut(&'a 
                 each_key(&arguments, &mut found);
             }
         }
+        // Its keys are in the lane's slot.
+        Effect::Procedure { .. } => {}
     }
 }
 
@@ -287,55 +325,15 @@ fn size(batch: &Batch<Write>) -> usize {
         .sum()
 }
 
-/// What the lane's key has in braces, so that it falls into the queue's hash slot.
-fn hash_tag(queue: &str) -> Cow<'_, str> {
-    let tag = String::from_utf8_lossy(slot::hash_tag(queue.as_bytes()));
-    if tag.contains('}') || tag.is_empty() {
-        // In braces it would mean something else, so a number of the same slot stands for it.
-        let home = slot::slot(queue.as_bytes());
-        let stands_for_it = |number: &String| slot::slot(number.as_bytes()) == home;
-        let number = (0..u32::MAX)
-            .map(|number| number.to_string())
-            .find(stands_for_it);
-        return Cow::Owned(number.unwrap_or_default());
-    }
-    tag
-}
-
 const PUSH_SOURCE: &str = include_str!("push.lua");
-const GROUP_SOURCE: &str = include_str!("group.lua");
+/// It needs `procedures` in front of it: see [`Procedures`].
+pub(super) const GROUP_SOURCE: &str = include_str!("group.lua");
 
 static PUSH: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new(PUSH_SOURCE));
-static GROUP: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new(GROUP_SOURCE));
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_lanes_key_falls_into_the_queues_slot() {
-        assert_eq!(hash_tag("emails"), "emails");
-        assert_eq!(hash_tag("app:{emails}:high"), "emails");
-        assert_eq!(hash_tag("{emails"), "{emails");
-        for queue in [
-            "emails",
-            "app:{emails}:high",
-            "{}emails",
-            "{emails",
-            "a}b",
-            "{a",
-            "}",
-            "{{a}}",
-            "",
-        ] {
-            let lane = format!("seawall:{{{}}}:lane:1", hash_tag(queue));
-            assert_eq!(
-                slot::slot(lane.as_bytes()),
-                slot::slot(queue.as_bytes()),
-                "{queue}: {lane}"
-            );
-        }
-    }
 
     #[test]
     fn replicas_count_for_nothing_if_the_lane_was_gone_before_they_were_waited_for() {

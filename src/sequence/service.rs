@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use tower::{Layer, Service};
 
-use super::{Write, future::ResponseFuture, script};
+use super::{Procedure, Write, future::ResponseFuture, procedure::Procedures, script};
 use crate::{
     call::{RedisCall, Reply},
     error::Error,
@@ -12,13 +12,26 @@ use crate::{
 };
 
 /// Makes [`Sequence`]s. See the [module docs](super).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SequenceLayer(());
+///
+/// # Default
+///
+/// No [`Procedure`] is known.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct SequenceLayer {
+    procedures: Procedures,
+}
 
 impl SequenceLayer {
-    /// The layer; there is nothing to set.
+    /// The layer as it is by default.
     pub fn new() -> Self {
-        Self(())
+        Self::default()
+    }
+
+    /// Lets `procedure` apply the records that are [meant for it](Write::procedure).
+    pub fn with_procedure(mut self, procedure: Procedure) -> Self {
+        self.procedures = self.procedures.with(procedure);
+        self
     }
 }
 
@@ -26,7 +39,10 @@ impl<S> Layer<S> for SequenceLayer {
     type Service = Sequence<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Sequence { inner }
+        Sequence {
+            inner,
+            procedures: self.procedures.clone(),
+        }
     }
 }
 
@@ -34,6 +50,7 @@ impl<S> Layer<S> for SequenceLayer {
 #[derive(Clone, Debug)]
 pub struct Sequence<S> {
     inner: S,
+    procedures: Procedures,
 }
 
 impl<S> Service<Batch<Write>> for Sequence<S>
@@ -50,6 +67,7 @@ where
 
     fn call(&mut self, batch: Batch<Write>) -> Self::Future {
         let pushed = script::pushed(&batch);
-        ResponseFuture::new(self.inner.call(script::call(&batch)), pushed)
+        let call = script::call(&batch, &self.procedures);
+        ResponseFuture::new(self.inner.call(call), pushed)
     }
 }

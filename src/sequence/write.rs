@@ -1,6 +1,7 @@
 //! One record as Redis sees it: a push, or a group of commands.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -8,9 +9,11 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
+use super::Procedure;
 use crate::spool::{Spoolable, Undecodable};
 
-/// What one record does to Redis: one push to one list, or a group of write commands applied as one.
+/// What one record does to Redis: one push to one list, a group of write commands applied as one, or what a
+/// [`Procedure`] makes of it.
 ///
 /// Made from a [`Job`](crate::Job), or by hand.
 #[derive(Clone, PartialEq)]
@@ -28,6 +31,10 @@ pub(super) enum Effect {
         value: Bytes,
     },
     Group(Vec<Command>),
+    Procedure {
+        name: Cow<'static, str>,
+        arguments: Vec<Bytes>,
+    },
 }
 
 /// Which end of a list.
@@ -135,6 +142,24 @@ impl Write {
         }
     }
 
+    /// Has `procedure` apply `arguments`.
+    ///
+    /// The line must [know](super::SequenceLayer::with_procedure) it; one that does not parks the record.
+    pub fn procedure(
+        queue: impl Into<Arc<str>>,
+        procedure: &Procedure,
+        arguments: Vec<Bytes>,
+    ) -> Self {
+        Self {
+            queue: queue.into(),
+            expires_at_ms: None,
+            effect: Effect::Procedure {
+                name: Cow::Borrowed(procedure.name()),
+                arguments,
+            },
+        }
+    }
+
     /// Is not delivered from this moment on, to the millisecond.
     #[must_use]
     pub fn with_expiry(mut self, at: SystemTime) -> Self {
@@ -156,6 +181,7 @@ impl Write {
                 value,
             },
             Effect::Group(commands) => Action::Group(commands),
+            Effect::Procedure { name, arguments } => Action::Procedure { name, arguments },
         }
     }
 }
@@ -176,6 +202,14 @@ pub enum Action<'a> {
     },
     /// Commands that are applied as one.
     Group(&'a [Command]),
+    /// Something that a [`Procedure`] does.
+    #[non_exhaustive]
+    Procedure {
+        /// Its name.
+        name: &'a str,
+        /// What it is given.
+        arguments: &'a [Bytes],
+    },
 }
 
 /// Shows its shape, never its content.
@@ -184,6 +218,7 @@ impl fmt::Debug for Action<'_> {
         match self {
             Self::Push { side, .. } => f.debug_tuple("Push").field(side).finish(),
             Self::Group(commands) => f.debug_tuple("Group").field(&commands.len()).finish(),
+            Self::Procedure { name, .. } => f.debug_tuple("Procedure").field(name).finish(),
         }
     }
 }
@@ -198,6 +233,7 @@ impl fmt::Debug for Write {
                 shown.field("push", side).field("bytes", &value.len())
             }
             Effect::Group(commands) => shown.field("commands", &commands.len()),
+            Effect::Procedure { name, .. } => shown.field("procedure", name),
         };
         shown.finish_non_exhaustive()
     }
@@ -228,6 +264,11 @@ impl Spoolable for Write {
                     .iter()
                     .fold(size + 8, |size, argument| size + 4 + argument.len())
             }),
+            Effect::Procedure { name, arguments } => arguments
+                .iter()
+                .fold(HEADER + 8 + name.len(), |size, argument| {
+                    size + 4 + argument.len()
+                }),
         }
     }
 
@@ -254,6 +295,7 @@ impl Spoolable for Write {
                 ..
             } => BACK | WITH_KEY,
             Effect::Group(_) => GROUP,
+            Effect::Procedure { .. } => PROCEDURE,
         };
         into.extend([VERSION, kind]);
         into.extend(self.expires_at_ms.unwrap_or(0).to_le_bytes());
@@ -274,6 +316,13 @@ impl Spoolable for Write {
                     }
                 }
             }
+            Effect::Procedure { name, arguments } => {
+                put(into, name.as_bytes());
+                into.extend((arguments.len() as u32).to_le_bytes());
+                for argument in arguments {
+                    put(into, argument);
+                }
+            }
         }
     }
 
@@ -288,6 +337,8 @@ impl Spoolable for Write {
         let expires_at_ms = Some(bytes.get_u64_le()).filter(|at| *at > 0);
         let effect = if kind == GROUP {
             Effect::Group(decode_group(&mut bytes)?)
+        } else if kind == PROCEDURE {
+            decode_procedure(&mut bytes)?
         } else {
             let side = match kind & !WITH_KEY {
                 FRONT => Side::Front,
@@ -296,11 +347,7 @@ impl Spoolable for Write {
             };
             let key = match kind & WITH_KEY {
                 0 => None,
-                _ => Some(
-                    str::from_utf8(&take(&mut bytes)?)
-                        .map_err(|_| Undecodable::new("its key is not UTF-8"))?
-                        .into(),
-                ),
+                _ => Some(take_text(&mut bytes)?.into()),
             };
             Effect::Push {
                 key,
@@ -326,18 +373,39 @@ fn decode_group(bytes: &mut Bytes) -> Result<Vec<Command>, Undecodable> {
     let mut commands = Vec::new();
     for _ in 0..count {
         let must_add = bytes.try_get_u8().map_err(|_| SHORT)? != 0;
-        let count = take_u32(bytes)?;
-        let mut arguments = Vec::new();
-        for _ in 0..count {
-            arguments.push(take(bytes)?);
-        }
         commands.push(Command {
-            arguments,
+            arguments: take_arguments(bytes)?,
             must_add,
         });
     }
+    nothing_is_left(bytes).map(|()| commands)
+}
+
+fn decode_procedure(bytes: &mut Bytes) -> Result<Effect, Undecodable> {
+    let effect = Effect::Procedure {
+        name: Cow::Owned(take_text(bytes)?),
+        arguments: take_arguments(bytes)?,
+    };
+    nothing_is_left(bytes).map(|()| effect)
+}
+
+fn take_arguments(bytes: &mut Bytes) -> Result<Vec<Bytes>, Undecodable> {
+    let count = take_u32(bytes)?;
+    let mut arguments = Vec::new();
+    for _ in 0..count {
+        arguments.push(take(bytes)?);
+    }
+    Ok(arguments)
+}
+
+fn take_text(bytes: &mut Bytes) -> Result<String, Undecodable> {
+    let not_text = Undecodable::new("a name in it is not UTF-8");
+    String::from_utf8(take(bytes)?.into()).map_err(|_| not_text)
+}
+
+fn nothing_is_left(bytes: &Bytes) -> Result<(), Undecodable> {
     if bytes.is_empty() {
-        Ok(commands)
+        Ok(())
     } else {
         Err(Undecodable::new("it is too long"))
     }
@@ -367,6 +435,7 @@ const HEADER: usize = 10;
 const FRONT: u8 = 0;
 const BACK: u8 = 1;
 const GROUP: u8 = 2;
+const PROCEDURE: u8 = 3;
 const WITH_KEY: u8 = 0x10;
 
 #[cfg(test)]
@@ -389,8 +458,18 @@ mod tests {
         );
         let group = proptest::collection::vec(command, 0..5)
             .prop_map(|commands| Write::group("q", commands));
+        let procedure = ("[a-z]{0,9}", proptest::collection::vec(bytes(), 0..5)).prop_map(
+            |(name, arguments)| Write {
+                queue: "q".into(),
+                expires_at_ms: None,
+                effect: Effect::Procedure {
+                    name: name.into(),
+                    arguments,
+                },
+            },
+        );
         (
-            prop_oneof![push, group],
+            prop_oneof![push, group, procedure],
             proptest::option::of(1u64..1 << 45),
         )
             .prop_map(|(mut write, at)| {

@@ -8,6 +8,7 @@ use super::{BuildError, directory, recovery::Recovery, topology::Named};
 use crate::{
     breaker::{Breaker, BreakerHandle, BreakerLayer, BreakerOptions},
     connect::{ConnectOptions, Connection},
+    job::PROCEDURE,
     metrics::{Metrics, TargetMetrics},
     observe::{Observe, ObserveLayer},
     retry::{RetryLayer, RetryPolicy},
@@ -68,7 +69,7 @@ impl Arm {
 
         let enqueue = ServiceBuilder::new()
             .layer(SpoolLayer::new(&spool))
-            .layer(SequenceLayer::new())
+            .layer(SequenceLayer::new().with_procedure(PROCEDURE))
             .layer(retry.clone())
             .layer(breaker.clone())
             .service(connection.clone());

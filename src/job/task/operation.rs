@@ -1,0 +1,155 @@
+//! What producers and finished executions write to a queue: [`Operation`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Keys, Record};
+use crate::{
+    job::JobId,
+    sequence::{Procedure, Write},
+};
+
+/// What the jobs of workers are written by. The line of a [`Seawall`](crate::Seawall) knows it; one that is built
+/// by hand is told with [`SequenceLayer::with_procedure`](crate::sequence::SequenceLayer::with_procedure).
+pub static PROCEDURE: Procedure = Procedure::new("queue", include_str!("queue.lua"), Keys::written);
+
+/// A change of a queue, as one record of a lane.
+///
+/// An execution is told by its job, the number of its attempt and the `token` of its worker. What arrives late,
+/// after the job has been taken away, changes nothing: see `queue.lua`.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    /// A new job, unless the queue has this id already.
+    Add { id: JobId, record: Record },
+    /// It is finished, and nothing is left of it but how it ended, for `ttl_ms`; 0 is nothing at all.
+    End {
+        execution: Execution,
+        outcome: Outcome,
+        ttl_ms: u64,
+        result: Bytes,
+    },
+    /// It has failed, and is due again at `due_ms`; 0 is now.
+    Retry {
+        execution: Execution,
+        due_ms: u64,
+        failures: Bytes,
+    },
+    /// It has failed for good. Of the dead letters the oldest are removed beyond `most`.
+    Bury {
+        execution: Execution,
+        expires_ms: u64,
+        most: u64,
+        failures: Bytes,
+    },
+    /// It goes back to the front of the queue as if it had not been started.
+    GiveBack { execution: Execution },
+}
+
+/// One execution of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Execution {
+    pub(crate) id: JobId,
+    /// 1 for the first.
+    pub(crate) attempt: u32,
+    /// The worker's.
+    pub(crate) token: Arc<str>,
+}
+
+/// How a job ended that is no dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Succeeded,
+    Expired,
+    Discarded,
+}
+
+impl Outcome {
+    /// As the script has it.
+    pub(crate) const fn letter(self) -> u8 {
+        match self {
+            Self::Succeeded => b's',
+            Self::Expired => b'x',
+            Self::Discarded => b'd',
+        }
+    }
+
+    pub(crate) fn of_letter(letter: u8) -> Option<Self> {
+        let all = [Self::Succeeded, Self::Expired, Self::Discarded];
+        all.into_iter().find(|outcome| outcome.letter() == letter)
+    }
+}
+
+impl Operation {
+    pub(crate) fn into_write(self, queue: Arc<str>) -> Write {
+        let arguments = match self {
+            Self::Add { id, record } => {
+                vec![
+                    letter(b"A"),
+                    raw(id),
+                    record.encode(),
+                    number(record.due_ms),
+                ]
+            }
+            Self::End {
+                execution,
+                outcome,
+                ttl_ms,
+                result,
+            } => {
+                let outcome = Bytes::copy_from_slice(&[outcome.letter()]);
+                of(b"E", execution, [outcome, number(ttl_ms), result])
+            }
+            Self::Retry {
+                execution,
+                due_ms,
+                failures,
+            } => of(b"R", execution, [number(due_ms), failures]),
+            Self::Bury {
+                execution,
+                expires_ms,
+                most,
+                failures,
+            } => of(
+                b"D",
+                execution,
+                [number(expires_ms), number(most), failures],
+            ),
+            Self::GiveBack { execution } => of(b"G", execution, []),
+        };
+        Write::procedure(queue, &PROCEDURE, arguments)
+    }
+}
+
+fn of<const N: usize>(
+    kind: &'static [u8; 1],
+    execution: Execution,
+    more: [Bytes; N],
+) -> Vec<Bytes> {
+    let Execution { id, attempt, token } = execution;
+    let mut arguments = Vec::with_capacity(4 + N);
+    arguments.extend([
+        letter(kind),
+        raw(id),
+        number(attempt.into()),
+        Bytes::copy_from_slice(token.as_bytes()),
+    ]);
+    arguments.extend(more);
+    arguments
+}
+
+fn letter(kind: &'static [u8; 1]) -> Bytes {
+    Bytes::from_static(kind)
+}
+
+fn raw(id: JobId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
+fn number(number: u64) -> Bytes {
+    match number {
+        0 => Bytes::from_static(b"0"),
+        1 => Bytes::from_static(b"1"),
+        number => number.to_string().into(),
+    }
+}

@@ -1,0 +1,204 @@
+-- Changes a queue of jobs by operations of producers and of finished executions.
+--
+-- keys     jobs, ready, later, running, failures, dead, done, results, counters, wake
+-- records  of one operation each:
+--   A id record due                           adds a job, unless there is one of this id
+--   E id attempt token outcome ttl result     it has ended; how, is kept for `ttl` milliseconds
+--   R id attempt token due failures           it has failed and is due again
+--   D id attempt token expires most failures  it has failed for good: a dead letter, one of at most `most`
+--   G id attempt token                        it goes back to the front, as if it had not begun
+--
+-- An attempt that has been given up, because its worker was taken for dead, changes nothing any more; with one
+-- exception: a success counts until the next step after that attempt has been decided.
+local jobs, ready, later, running, failures = keys[1], keys[2], keys[3], keys[4], keys[5]
+local dead, finished, results, counters, wake = keys[6], keys[7], keys[8], keys[9], keys[10]
+
+-- A key that somebody else uses under this name must not stop a run in its middle.
+local kinds = {
+  'hash', 'list', 'zset', 'hash', 'hash', 'zset', 'zset', 'hash', 'hash', 'list',
+}
+for at, kind in ipairs(kinds) do
+  local is = redis.call('TYPE', keys[at]).ok
+  if is ~= kind and is ~= 'none' then
+    error({err = 'WRONGTYPE a key of the queue is a ' .. is .. ' and not a ' .. kind})
+  end
+end
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local counts, woken = {}, false
+
+local function text(number) return string.format('%.0f', number) end
+
+local function count(what, more) counts[what] = (counts[what] or 0) + (more or 1) end
+
+local function tries(id)
+  local noted = redis.call('HGET', failures, id)
+  return noted and tonumber(string.match(noted, '^%d+')) or 0
+end
+
+-- Lua can pass some 8,000 values to a function, no more.
+local function each(command, key, values)
+  for from = 1, #values, 4000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 3999, #values)))
+  end
+end
+
+local function fetched(key, ids)
+  local answers = {}
+  for from = 1, #ids, 4000 do
+    local some = redis.call('HMGET', key, unpack(ids, from, math.min(from + 3999, #ids)))
+    for at = 1, #some do answers[from + at - 1] = some[at] end
+  end
+  return answers
+end
+
+-- One token is enough: who takes it and leaves jobs behind puts another one there.
+local function push(side, ids)
+  if #ids == 0 then return end
+  each(side, ready, ids)
+  woken = true
+end
+
+local function schedule(id, due)
+  if due <= now then return push('RPUSH', {id}) end
+  local earliest = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')[2]
+  if not earliest or due < tonumber(earliest) then woken = true end
+  redis.call('ZADD', later, text(due), id)
+end
+
+local function add(from, to)
+  local ids, seen = {}, {}
+  for at = from, to do ids[#ids + 1] = ARGV[records[at] + 1] end
+  local there = fetched(jobs, ids)
+  local added, pairs_of, outcomes = {}, {}, {}
+  for at = from, to do
+    local record = records[at]
+    local id = ARGV[record + 1]
+    if not there[at - from + 1] and not seen[id] then
+      seen[id] = true
+      pairs_of[#pairs_of + 1] = id
+      pairs_of[#pairs_of + 1] = ARGV[record + 2]
+      outcomes[#outcomes + 1] = id
+      local due = tonumber(ARGV[record + 3])
+      if due <= now then added[#added + 1] = id else schedule(id, due) end
+    end
+  end
+  if #pairs_of == 0 then return end
+  push('RPUSH', added)
+  each('HSET', jobs, pairs_of)
+  -- How an earlier job of the same id ended.
+  if redis.call('EXISTS', finished) == 1 then
+    each('ZREM', finished, outcomes)
+    each('HDEL', results, outcomes)
+  end
+end
+
+local names = {s = 'succeeded', x = 'expired', d = 'discarded'}
+
+local function finish(from, to)
+  local ids = {}
+  for at = from, to do ids[#ids + 1] = ARGV[records[at] + 1] end
+  local by = fetched(running, ids)
+  local ended, tried, elsewhere = {}, {}, {}
+  for at = from, to do
+    local record = records[at]
+    local id, attempt, token, outcome = unpack(ARGV, record + 1, record + 4)
+    local is = by[at - from + 1] == attempt .. ' ' .. token
+    if not is then
+      is = redis.call('HEXISTS', jobs, id) == 1 and tries(id) < tonumber(attempt)
+      if is then elsewhere[#elsewhere + 1] = id end
+    end
+    if is then
+      ended[#ended + 1] = id
+      if attempt ~= '1' then tried[#tried + 1] = id end
+      count(names[outcome])
+      local ttl = tonumber(ARGV[record + 5])
+      if ttl > 0 then
+        redis.call('ZADD', finished, text(now + ttl), id)
+        redis.call('HSET', results, id, outcome .. ARGV[record + 6])
+      end
+    end
+  end
+  if #ended == 0 then return end
+  each('HDEL', jobs, ended)
+  each('HDEL', running, ended)
+  if #tried > 0 then each('HDEL', failures, tried) end
+  -- A failover has lost that they were started, or taken over.
+  if #elsewhere > 0 then each('ZREM', later, elsewhere) end
+end
+
+-- Whether the execution that a record is of may still decide what becomes of its job.
+local function decides(record)
+  local id, attempt, token = unpack(ARGV, record + 1, record + 3)
+  if redis.call('HEXISTS', jobs, id) == 0 then return false end
+  local by = redis.call('HGET', running, id)
+  if by then return by == attempt .. ' ' .. token end
+  return tries(id) < tonumber(attempt)
+end
+
+local function again(record)
+  if not decides(record) then return end
+  local id = ARGV[record + 1]
+  redis.call('HSET', failures, id, ARGV[record + 5])
+  redis.call('HDEL', running, id)
+  redis.call('ZREM', later, id)
+  schedule(id, tonumber(ARGV[record + 4]))
+  count('retried')
+end
+
+local function forget(id)
+  redis.call('ZREM', dead, id)
+  redis.call('HDEL', jobs, id)
+  redis.call('HDEL', failures, id)
+end
+
+local function bury(record)
+  if not decides(record) then return end
+  local id, expires, most = ARGV[record + 1], tonumber(ARGV[record + 4]), tonumber(ARGV[record + 5])
+  redis.call('HDEL', running, id)
+  redis.call('ZREM', later, id)
+  redis.call('HSET', failures, id, ARGV[record + 6])
+  redis.call('ZADD', dead, text(expires), id)
+  count('dead')
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', dead, '-inf', text(now), 'LIMIT', 0, 100)) do forget(old) end
+  local over = redis.call('ZCARD', dead) - most
+  if over > 0 then
+    for _, old in ipairs(redis.call('ZRANGE', dead, 0, math.min(over, 1000) - 1)) do forget(old) end
+  end
+end
+
+local function give_back(record)
+  if not decides(record) then return end
+  local id = ARGV[record + 1]
+  redis.call('HDEL', running, id)
+  redis.call('ZREM', later, id)
+  push('LPUSH', {id})
+  count('released')
+end
+
+local singly = {R = again, D = bury, G = give_back}
+
+local from = 1
+while from <= #records do
+  local kind, to = ARGV[records[from]], from
+  if singly[kind] then
+    singly[kind](records[from])
+  else
+    -- Not the same job twice in one go: the second one must see what the first has done.
+    local seen = {}
+    while records[to] and ARGV[records[to]] == kind and not seen[ARGV[records[to] + 1]] do
+      seen[ARGV[records[to] + 1]] = true
+      to = to + 1
+    end
+    to = to - 1
+    if kind == 'A' then add(from, to)
+    elseif kind == 'E' then finish(from, to)
+    else error({err = 'ERR an operation of a newer version'}) end
+  end
+  done(to)
+  from = to + 1
+end
+
+for what, more in pairs(counts) do redis.pcall('HINCRBY', counters, what, more) end
+if woken and redis.call('LLEN', wake) == 0 then redis.pcall('RPUSH', wake, '1') end
