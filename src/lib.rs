@@ -85,6 +85,7 @@ pub mod retry;
 pub mod sequence;
 pub mod spool;
 pub mod stack;
+pub mod worker;
 pub mod wrap;
 
 pub use self::{

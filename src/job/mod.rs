@@ -54,7 +54,7 @@ use uuid::Uuid;
 
 pub use self::{
     destination::Destination,
-    task::{Handling, PROCEDURE},
+    task::{Handling, PROCEDURE, Retries},
 };
 use crate::{error::Error, sequence::Write};
 

@@ -8,8 +8,9 @@ mod handling;
 mod keys;
 mod operation;
 mod record;
+mod retries;
 
-pub use self::{handling::Handling, operation::PROCEDURE};
+pub use self::{handling::Handling, operation::PROCEDURE, retries::Retries};
 pub(crate) use self::{
     keys::Keys,
     operation::{Execution, Operation, Outcome},
