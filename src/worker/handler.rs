@@ -63,6 +63,10 @@ impl Output {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn into_bytes(self) -> Bytes {
         self.0
     }
