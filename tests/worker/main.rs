@@ -6,4 +6,7 @@
 )]
 
 mod basic;
+mod leases;
+mod outage;
+mod shutdown;
 mod support;
