@@ -125,24 +125,33 @@ local function finish(from, to)
   each('HDEL', running, ended)
   if #tried > 0 then each('HDEL', failures, tried) end
   -- A failover has lost that they were started, or taken over.
-  if #elsewhere > 0 then each('ZREM', later, elsewhere) end
+  if #elsewhere > 0 then
+    each('ZREM', later, elsewhere)
+    each('ZREM', dead, elsewhere)
+    each('HDEL', failures, elsewhere)
+  end
 end
 
--- Whether the execution that a record is of may still decide what becomes of its job.
+-- Whether the execution that a record is of may still decide what becomes of its job, which is nowhere then.
 local function decides(record)
   local id, attempt, token = unpack(ARGV, record + 1, record + 3)
   if redis.call('HEXISTS', jobs, id) == 0 then return false end
   local by = redis.call('HGET', running, id)
-  if by then return by == attempt .. ' ' .. token end
-  return tries(id) < tonumber(attempt)
+  if by and by ~= attempt .. ' ' .. token then return false end
+  if by then
+    redis.call('HDEL', running, id)
+    return true
+  end
+  if tries(id) >= tonumber(attempt) then return false end
+  redis.call('ZREM', later, id)
+  redis.call('ZREM', dead, id)
+  return true
 end
 
 local function again(record)
   if not decides(record) then return end
   local id = ARGV[record + 1]
   redis.call('HSET', failures, id, ARGV[record + 5])
-  redis.call('HDEL', running, id)
-  redis.call('ZREM', later, id)
   schedule(id, tonumber(ARGV[record + 4]))
   count('retried')
 end
@@ -156,8 +165,6 @@ end
 local function bury(record)
   if not decides(record) then return end
   local id, expires, most = ARGV[record + 1], tonumber(ARGV[record + 4]), tonumber(ARGV[record + 5])
-  redis.call('HDEL', running, id)
-  redis.call('ZREM', later, id)
   redis.call('HSET', failures, id, ARGV[record + 6])
   redis.call('ZADD', dead, text(expires), id)
   count('dead')
@@ -170,10 +177,7 @@ end
 
 local function give_back(record)
   if not decides(record) then return end
-  local id = ARGV[record + 1]
-  redis.call('HDEL', running, id)
-  redis.call('ZREM', later, id)
-  push('LPUSH', {id})
+  push('LPUSH', {ARGV[record + 1]})
   count('released')
 end
 
