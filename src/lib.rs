@@ -23,6 +23,7 @@
 //! | module | changes when |
 //! |---|---|
 //! | [`stack`] | the order of the line changes: [`Seawall`] and its builder |
+//! | [`worker`] | how jobs are run changes |
 //! | [`job`] | what a job is, or becomes in Redis, changes |
 //! | [`sequence`] | the scripts that apply a batch change |
 //! | [`wrap`] | how somebody else's client is made the end of the line changes |
@@ -85,6 +86,7 @@ pub mod retry;
 pub mod sequence;
 pub mod spool;
 pub mod stack;
+pub mod worker;
 pub mod wrap;
 
 pub use self::{

@@ -21,6 +21,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (3, &["breaker", "connect", "observe", "retry", "spool"]),
     (4, &["sequence", "wrap"]),
     (5, &["job"]),
+    (6, &["worker"]),
     (7, &["stack"]),
     (8, &["bin"]),
 ];
