@@ -6,6 +6,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -21,6 +22,9 @@ use crate::error::InvalidSetting;
 ///
 /// however many calls fail and whatever [`max_retries`](super::RetryPolicy::with_max_retries) says:
 /// limits per call multiply the load just when it hurts, three retries make four times the calls.
+///
+/// That is how calls have it, which are told no. The retries of a [worker's](crate::worker) jobs are put off instead,
+/// until there is a token.
 ///
 /// Without locks. While the bucket is full, which it is while all is well, a call only looks at it.
 ///
@@ -89,13 +93,25 @@ impl RetryBudget {
     }
 
     /// Counts a new call; whether that changed the number of tokens.
-    pub(super) fn deposit(&self, now: Instant) -> bool {
+    pub(crate) fn deposit(&self, now: Instant) -> bool {
         self.0.as_ref().is_some_and(|bucket| bucket.deposit(now))
     }
 
     /// Takes a token for a retry, if there is one.
     pub(super) fn withdraw(&self, now: Instant) -> bool {
         self.0.as_ref().is_none_or(|bucket| bucket.withdraw(now))
+    }
+
+    /// Takes a token for a retry that can wait: how long until it is there, up to `horizon`.
+    ///
+    /// The tokens that time will bring are given out beforehand, each once. Of those that calls will bring nothing is
+    /// known; they are there for the next that ask, who may so get one earlier. Nothing is taken for a retry that
+    /// would have to wait for longer than `horizon`.
+    pub(crate) fn reserve(&self, now: Instant, horizon: Duration) -> Duration {
+        match &self.0 {
+            Some(bucket) => bucket.reserve(now, horizon),
+            None => Duration::ZERO,
+        }
     }
 }
 
@@ -163,11 +179,32 @@ impl Bucket {
             .is_ok()
     }
 
-    /// Pays for the time since the last refill; of several that come at once, one does.
+    fn reserve(&self, now: Instant, horizon: Duration) -> Duration {
+        loop {
+            if self.withdraw(now) {
+                return Duration::ZERO;
+            }
+            if self.per_second == 0 {
+                return horizon;
+            }
+            let now = self.nanos(now);
+            let paid = self.refilled.load(Relaxed);
+            // Up to when the time of this token has to be paid for.
+            let turn = paid.saturating_add(TOKEN.div_ceil(self.per_second.into()));
+            let wait = Duration::from_nanos(turn.saturating_sub(now));
+            if wait > horizon {
+                return horizon;
+            }
+            let reserved = self.refilled.compare_exchange(paid, turn, Relaxed, Relaxed);
+            if reserved.is_ok() {
+                return wait;
+            }
+        }
+    }
+
+    /// Pays for the time since the last refill, but for what is reserved of it; of several that come at once, one does.
     fn refill(&self, now: Instant) {
-        let started = *self.started.get_or_init(|| now);
-        let since = now.saturating_duration_since(started).as_nanos();
-        let until = u64::try_from(since).unwrap_or(u64::MAX);
+        let until = self.nanos(now);
         let from = self.refilled.load(Relaxed);
         let due = until > from
             && self
@@ -179,6 +216,12 @@ impl Bucket {
         }
     }
 
+    fn nanos(&self, now: Instant) -> u64 {
+        let started = *self.started.get_or_init(|| now);
+        let since = now.saturating_duration_since(started).as_nanos();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
     fn add(&self, tokens: u64) {
         let add = |now: u64| Some(now.saturating_add(tokens).min(self.capacity));
         // Always `Some`, so this always stores.
@@ -188,8 +231,6 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -240,6 +281,51 @@ mod tests {
                 .sum()
         });
         assert_eq!(taken, 1_000);
+    }
+
+    #[test]
+    fn a_reserved_token_is_not_given_out_again() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let (budget, now) = (RetryBudget::default().with_burst(2), Instant::now());
+        let mut waits = || budget.reserve(now, HOUR).as_millis();
+        assert_eq!([waits(), waits(), waits(), waits()], [0, 0, 100, 200]);
+        // Half of the reserved time has passed, and brings nothing more.
+        let later = now + Duration::from_millis(100);
+        assert!(!budget.withdraw(later));
+        assert_eq!(budget.reserve(later, HOUR).as_millis(), 200);
+        // What calls bring is there at once.
+        (0..5).for_each(|_| drop(budget.deposit(later)));
+        assert!(budget.withdraw(later) && !budget.withdraw(later));
+        let idle = now + Duration::from_millis(400);
+        assert!(budget.withdraw(idle) && !budget.withdraw(idle));
+    }
+
+    #[test]
+    fn nothing_is_reserved_beyond_the_horizon() {
+        let (budget, now) = (RetryBudget::default().with_burst(0), Instant::now());
+        let second = Duration::from_secs(1);
+        let waits: Vec<_> = (0..1_000).map(|_| budget.reserve(now, second)).collect();
+        assert!(waits[9..].iter().all(|wait| *wait == second));
+        let later = now + second;
+        assert_eq!(budget.reserve(later, second).as_millis(), 100);
+        let timeless = RetryBudget::new(0.2, 0).unwrap().with_burst(0);
+        assert_eq!(timeless.reserve(now, second), second);
+        assert!(RetryBudget::unlimited().reserve(now, second).is_zero());
+    }
+
+    #[test]
+    fn threads_never_reserve_the_same_token() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let (budget, now) = (RetryBudget::default().with_burst(100), Instant::now());
+        let mut waits = std::thread::scope(|scope| {
+            let reserve = || (0..500).map(|_| budget.reserve(now, HOUR)).collect();
+            let threads = [(); 4].map(|()| scope.spawn(reserve));
+            let waits = threads.map(|thread| -> Vec<_> { thread.join().unwrap() });
+            waits.concat()
+        });
+        waits.sort();
+        let expected = (0..2_000u64).map(|n| Duration::from_millis(n.saturating_sub(99) * 100));
+        assert!(waits.into_iter().eq(expected));
     }
 
     #[test]

@@ -24,7 +24,9 @@ async fn a_requeued_job_waits_behind_the_others_with_its_history_and_all_its_ret
     assert_eq!(error.error_type(), "timeout");
     assert_eq!(error.deaths(), 0);
     let requeued = error.requeued_at().unwrap();
-    let ago = std::time::SystemTime::now().duration_since(requeued).unwrap();
+    let ago = std::time::SystemTime::now()
+        .duration_since(requeued)
+        .unwrap();
     assert!(ago < PLENTY);
     assert_eq!(error.attempts_before_requeue(), 4);
     assert_eq!(error.retry_count(), 0);
@@ -90,10 +92,16 @@ async fn all_of_a_type_are_requeued_or_purged_and_the_others_stay() {
     assert_eq!(queue.requeue_all_of("http_5").await.unwrap(), 0);
     assert_eq!(queue.requeue_all_of("http_503").await.unwrap(), 300);
     let queued = scene.all(JobState::Queued, 1_000).await;
-    assert_eq!(queued.iter().map(|job| job.id()).collect::<BTreeSet<_>>(), of[1]);
+    assert_eq!(
+        queued.iter().map(|job| job.id()).collect::<BTreeSet<_>>(),
+        of[1]
+    );
     assert_eq!(queue.purge_all_of("timeout").await.unwrap(), 300);
     let left = scene.all(JobState::Dead, 1_000).await;
-    assert_eq!(left.iter().map(|job| job.id()).collect::<BTreeSet<_>>(), of[2]);
+    assert_eq!(
+        left.iter().map(|job| job.id()).collect::<BTreeSet<_>>(),
+        of[2]
+    );
     assert_eq!(queue.requeue_all().await.unwrap(), 300);
     assert_eq!(queue.stat().await.unwrap().ready, 600);
 }
@@ -104,7 +112,11 @@ async fn a_purge_leaves_nothing_of_the_dead_and_everything_else() {
     for _ in 0..450 {
         scene.dead("timeout").await;
     }
-    let kept = [scene.queued().await, scene.failed(1).await, scene.running().await];
+    let kept = [
+        scene.queued().await,
+        scene.failed(1).await,
+        scene.running().await,
+    ];
     // Whatever somebody has put there.
     let entries: [&[u8]; 4] = [b"1", b"garbage", b"1", &[7; 16]];
     scene.raw("ZADD dead", &entries).await;
@@ -129,7 +141,10 @@ async fn each_of_those_that_are_requeued_and_purged_at_once_is_one_or_the_other(
     let (requeued, purged) = tokio::join!(queue.requeue_all(), queue.purge());
     let (requeued, purged) = (requeued.unwrap(), purged.unwrap());
     // Each stops behind as many as there were when it began, and may leave some to the other.
-    requeued.checked_add(purged).filter(|sum| *sum <= 600).unwrap();
+    requeued
+        .checked_add(purged)
+        .filter(|sum| *sum <= 600)
+        .unwrap();
     let left = queue.purge().await.unwrap();
     assert_eq!(requeued + purged + left, 600);
     assert_eq!(queue.stat().await.unwrap().ready, requeued);

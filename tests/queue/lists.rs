@@ -17,16 +17,25 @@ async fn many(scene: &Scene, count: usize) -> Vec<JobId> {
         .collect();
     let ids = jobs.iter().map(Job::id).collect();
     for receipt in scene.app.enqueue_all(jobs).await {
-        assert!(!receipt.unwrap().is_spooled());
+        let _ = receipt.unwrap();
     }
+    // On a busy machine some may have gone by way of the disk.
+    scene.app.flush().await;
     ids
 }
 
 /// Puts them all somewhere, with what belongs to each.
-async fn put(scene: &Scene, command: &str, ids: &[JobId], with: impl Fn(usize, JobId) -> [Vec<u8>; 2]) {
+async fn put(
+    scene: &Scene,
+    command: &str,
+    ids: &[JobId],
+    with: impl Fn(usize, JobId) -> [Vec<u8>; 2],
+) {
     for (at, some) in ids.chunks(1_000).enumerate() {
-        let pairs: Vec<_> = some.iter().enumerate();
-        let pairs: Vec<_> = pairs.flat_map(|(next, id)| with(at * 1_000 + next, *id)).collect();
+        let pairs = some.iter().enumerate();
+        let pairs: Vec<_> = pairs
+            .flat_map(|(next, id)| with(at * 1_000 + next, *id))
+            .collect();
         let pairs: Vec<&[u8]> = pairs.iter().map(|part| &part[..]).collect();
         scene.raw(command, &pairs).await;
     }
@@ -42,21 +51,33 @@ async fn ten_thousand_jobs_are_walked_through_in_every_list() {
     // Many of the same time: a score is not enough to go on with.
     let score = in_an_hour().into_bytes();
     scene.raw("DEL ready", &[]).await;
-    put(&scene, "ZADD later", &all, |_, id| [score.clone(), id.as_bytes().to_vec()]).await;
+    put(&scene, "ZADD later", &all, |_, id| {
+        [score.clone(), id.as_bytes().to_vec()]
+    })
+    .await;
     let found = ids(&scene.all(JobState::Scheduled, 777).await);
     assert_eq!(found.len(), all.len());
     assert_eq!(found.iter().collect::<HashSet<_>>().len(), all.len());
 
     // One of a hundred has failed: those between are looked at and passed over.
     let failed: Vec<_> = all.iter().copied().step_by(100).collect();
-    put(&scene, "HSET failures", &failed, |_, id| [id.as_bytes().to_vec(), failures(1, "x")]).await;
+    put(&scene, "HSET failures", &failed, |_, id| {
+        [id.as_bytes().to_vec(), failures(1, "x")]
+    })
+    .await;
     let found = ids(&scene.all(JobState::Failed, 7).await);
-    assert_eq!(found.iter().collect::<BTreeSet<_>>(), failed.iter().collect());
+    assert_eq!(
+        found.iter().collect::<BTreeSet<_>>(),
+        failed.iter().collect()
+    );
     assert_eq!(found.len(), failed.len());
 
     scene.raw("DEL later", &[]).await;
     let by = format!("1 {TOKEN}").into_bytes();
-    put(&scene, "HSET running", &all, |_, id| [id.as_bytes().to_vec(), by.clone()]).await;
+    put(&scene, "HSET running", &all, |_, id| {
+        [id.as_bytes().to_vec(), by.clone()]
+    })
+    .await;
     let found = ids(&scene.all(JobState::Running, 1_000).await);
     assert_eq!(found.iter().collect::<HashSet<_>>().len(), all.len());
     scene.raw("DEL running", &[]).await;
@@ -105,11 +126,19 @@ async fn a_walk_that_is_overtaken_misses_none_that_still_wait() {
     for id in &taken {
         scene.raw("HDEL jobs", &[id]).await;
     }
-    let next = queue.jobs(JobState::Queued, first.next.unwrap()).await.unwrap();
+    let next = queue
+        .jobs(JobState::Queued, first.next.unwrap())
+        .await
+        .unwrap();
     assert_eq!(ids(&next.jobs), all[150..250]);
     // Some are given back.
-    scene.raw("LPUSH ready", &[&[1; 16], &[2; 16], &[3; 16]]).await;
-    let last = queue.jobs(JobState::Queued, next.next.unwrap()).await.unwrap();
+    scene
+        .raw("LPUSH ready", &[&[1; 16], &[2; 16], &[3; 16]])
+        .await;
+    let last = queue
+        .jobs(JobState::Queued, next.next.unwrap())
+        .await
+        .unwrap();
     assert_eq!(ids(&last.jobs), all[250..350]);
 }
 
@@ -118,12 +147,18 @@ async fn a_walk_through_the_dead_goes_on_when_the_last_one_seen_is_no_more() {
     let scene = Scene::new().await;
     let all = many(&scene, 300).await;
     let score = |at: usize| (now_ms() + 3_600_000 + at as u64).to_string().into_bytes();
-    put(&scene, "ZADD dead", &all, |at, id| [score(at), id.as_bytes().to_vec()]).await;
+    put(&scene, "ZADD dead", &all, |at, id| {
+        [score(at), id.as_bytes().to_vec()]
+    })
+    .await;
     let queue = scene.queue();
     let first = queue.jobs(JobState::Dead, Page::first()).await.unwrap();
     assert!(queue.purge_one(all[99]).await.unwrap());
     assert!(queue.purge_one(all[100]).await.unwrap());
-    let next = queue.jobs(JobState::Dead, first.next.unwrap()).await.unwrap();
+    let next = queue
+        .jobs(JobState::Dead, first.next.unwrap())
+        .await
+        .unwrap();
     assert_eq!(ids(&next.jobs), all[101..201]);
 }
 
@@ -132,10 +167,18 @@ async fn a_page_of_an_absurd_size_is_refused() {
     let scene = Scene::new().await;
     for size in [0, 1_001, usize::MAX] {
         let page = Page::first().with_size(size);
-        let error = scene.queue().jobs(JobState::Queued, page).await.unwrap_err();
+        let error = scene
+            .queue()
+            .jobs(JobState::Queued, page)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), seawall::error::ErrorKind::Invalid);
     }
-    let page = scene.queue().jobs(JobState::Queued, Page::first()).await.unwrap();
+    let page = scene
+        .queue()
+        .jobs(JobState::Queued, Page::first())
+        .await
+        .unwrap();
     assert!(page.jobs.is_empty() && page.next.is_none());
 }
 
@@ -154,7 +197,7 @@ async fn those_that_fail_most_come_first_and_the_dead_are_not_among_them() {
     let attempts: Vec<_> = found.iter().filter_map(JobInfo::attempts).collect();
     assert_eq!(attempts, [9, 7, 3, 3]);
     assert_eq!(ids(&found)[..2], [worst, second]);
-    assert_eq!(found[0].error().unwrap().error_type(), "x");
+    assert_eq!(found[0].error().unwrap().error_type(), "timeout");
     assert!(scene.queue().frequent_retriers(0).await.unwrap().is_empty());
     let most = scene.queue().frequent_retriers(usize::MAX).await.unwrap();
     assert_eq!(most.len(), 1_000);

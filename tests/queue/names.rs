@@ -17,7 +17,10 @@ async fn queues_are_found_by_what_is_left_of_them() {
     scene.add(Job::new("{}odd", "x")).await;
     // A list of the application's, whose lane has a key as well.
     scene.app.enqueue(Job::new("plain", "x")).await.unwrap();
-    assert_eq!(scene.app.queues().await.unwrap(), ["app:{x}:high", "emails", "{}odd"]);
+    assert_eq!(
+        scene.app.queues().await.unwrap(),
+        ["app:{x}:high", "emails", "{}odd"]
+    );
     scene.raw("DEL jobs", &[]).await;
     scene.raw("DEL ready", &[]).await;
     scene.raw("DEL wake", &[]).await;
@@ -39,13 +42,16 @@ async fn several_queues_of_a_redis_have_nothing_in_common() {
 
 #[tokio::test]
 async fn on_a_cluster_a_queue_is_looked_at_and_a_list_of_them_is_refused() {
-    let cluster = RedisCluster::start().await.unwrap();
+    let cluster = RedisCluster::builder().start().await.unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let app = Seawall::builder(cluster.url(), dir.path()).unwrap();
+    let app = Seawall::builder(cluster.url().as_str(), dir.path()).unwrap();
     let app = app.connect().await.unwrap();
     app.connection().wait_ready(PLENTY).await.unwrap();
     for queue in ["emails", "sms", "reports"] {
-        let _ = app.enqueue(Job::new(queue, "x").for_worker()).await.unwrap();
+        let _ = app
+            .enqueue(Job::new(queue, "x").for_worker())
+            .await
+            .unwrap();
         let stat = app.queue(queue).with_timeout(PLENTY).stat().await.unwrap();
         assert_eq!(stat.ready, 1, "{queue}");
     }
@@ -66,7 +72,10 @@ async fn of_several_targets_each_has_its_own_queue() {
     for target in app.targets() {
         target.connection().wait_ready(PLENTY).await.unwrap();
     }
-    let _ = app.enqueue(Job::new("emails", "x").for_worker()).await.unwrap();
+    let _ = app
+        .enqueue(Job::new("emails", "x").for_worker())
+        .await
+        .unwrap();
     assert_eq!(app.queue("emails").stat().await.unwrap().ready, 1);
     for (target, ready) in [("a", 1), ("b", 0)] {
         let queue = app.target(target).unwrap().queue("emails");

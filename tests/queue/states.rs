@@ -48,7 +48,9 @@ async fn an_outcome_is_forgotten_when_its_time_is_over_though_nobody_has_removed
     let scene = Scene::new().await;
     let id = scene.done('s').await;
     let past = (now_ms() - 1).to_string();
-    scene.raw("ZADD done", &[past.as_bytes(), id.as_bytes()]).await;
+    scene
+        .raw("ZADD done", &[past.as_bytes(), id.as_bytes()])
+        .await;
     assert_eq!(scene.state(id).await, None);
     assert!(scene.all(JobState::Succeeded, 10).await.is_empty());
     assert_eq!(scene.queue().stat().await.unwrap().done, 0);
@@ -70,7 +72,10 @@ async fn all_of_a_waiting_job_is_shown() {
     assert_eq!(found.attempts(), Some(0));
     assert_eq!(&found.payload().unwrap()[..], b"hello");
     assert_eq!(found.payload_len(), Some(5));
-    assert_eq!(found.headers(), [("traceparent".into(), "00-1-2-01".into())]);
+    assert_eq!(
+        found.headers(),
+        [("traceparent".into(), "00-1-2-01".into())]
+    );
     assert!((before..after).contains(&found.enqueued_at().unwrap()));
     assert!((before + hour..after + hour).contains(&found.due_at().unwrap()));
     assert!((before + 2 * hour..after + 2 * hour).contains(&found.expires_at().unwrap()));
@@ -149,9 +154,14 @@ async fn garbage_among_the_ids_is_passed_over() {
     let (queued, dead) = (scene.queued().await, scene.dead("timeout").await);
     scene.raw("LPUSH ready", &[b"garbage", b""]).await;
     // An id that was left behind, and one that is there twice.
-    scene.raw("RPUSH ready", &[&[7; 16], queued.as_bytes()]).await;
     scene
-        .raw("ZADD dead", &[b"-inf", b"garbage", b"inf", b"more", b"1", &[7; 16]])
+        .raw("RPUSH ready", &[&[7; 16], queued.as_bytes()])
+        .await;
+    scene
+        .raw(
+            "ZADD dead",
+            &[b"-inf", b"garbage", b"inf", b"more", b"1", &[7; 16]],
+        )
         .await;
     scene.raw("HSET running", &[b"garbage", b"x"]).await;
     scene.raw("HSET running", &[&[7; 16], b"x"]).await;
@@ -161,7 +171,14 @@ async fn garbage_among_the_ids_is_passed_over() {
     assert!(listed.iter().all(|job| job.id() == queued) && !listed.is_empty());
     assert_eq!(scene.all(JobState::Dead, 1).await[0].id(), dead);
     assert!(scene.all(JobState::Running, 10).await.is_empty());
-    assert!(scene.queue().frequent_retriers(10).await.unwrap().is_empty());
+    assert!(
+        scene
+            .queue()
+            .frequent_retriers(10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     scene.queue().stat().await.unwrap();
     scene.queue().workers().await.unwrap();
 }
@@ -199,7 +216,10 @@ async fn a_key_of_another_type_is_told_by_its_part() {
 async fn stat_counts_everything_at_one_moment() {
     let scene = Scene::new().await;
     let empty = scene.queue().stat().await.unwrap();
-    assert_eq!((empty.ready, empty.workers, empty.oldest_ready), (0, 0, None));
+    assert_eq!(
+        (empty.ready, empty.workers, empty.oldest_ready),
+        (0, 0, None)
+    );
     let first = scene.queued().await;
     for _ in 0..2 {
         scene.queued().await;
@@ -211,11 +231,19 @@ async fn stat_counts_everything_at_one_moment() {
     }
     let sooner = (now_ms() + 60_000).to_string();
     scene
-        .raw("ZADD later", &[sooner.as_bytes(), scene.taken().await.as_bytes()])
+        .raw(
+            "ZADD later",
+            &[sooner.as_bytes(), scene.taken().await.as_bytes()],
+        )
         .await;
-    scene.raw("HSET counters", &[b"succeeded", b"7", b"dead", b"2"]).await;
     scene
-        .raw("ZADD workers", &[in_an_hour().as_bytes(), TOKEN.as_bytes(), b"1", b"late"])
+        .raw("HSET counters", &[b"succeeded", b"7", b"dead", b"2"])
+        .await;
+    scene
+        .raw(
+            "ZADD workers",
+            &[in_an_hour().as_bytes(), TOKEN.as_bytes(), b"1", b"late"],
+        )
         .await;
     let stat = scene.queue().stat().await.unwrap();
     assert_eq!((stat.ready, stat.later, stat.running), (3, 5, 2));
@@ -234,7 +262,9 @@ async fn a_large_record_is_shown_whole_and_listed_by_its_beginning() {
     let long = "x".repeat(100_000);
     let job = Job::new("emails", long.clone()).with_header("h", "v");
     let plain = scene.add(job.clone()).await;
-    let headers = (0..50).fold(job, |job, at| job.with_header(format!("h{at}"), "v".repeat(1_000)));
+    let headers = (0..50).fold(job, |job, at| {
+        job.with_header(format!("h{at}"), "v".repeat(1_000))
+    });
     let headers = headers.with_id(JobId::from_bytes([3; 16]));
     let with_headers = scene.add(headers).await;
     for id in [plain, with_headers] {

@@ -14,16 +14,36 @@ async fn workers_are_listed_with_what_they_tell_and_what_they_have() {
         "concurrency":16,"in_flight":9,"started_at":1000,"beat_at":2000,"colour":"blue",
         "counters":{"started":7,"succeeded":5,"retried":1,"dead":1}}"#;
     let past = (now_ms() - 60_000).to_string();
-    let workers: [&[u8]; 4] = [in_an_hour().leak().as_bytes(), TOKEN.as_bytes(), past.as_bytes(), b"silent"];
+    let workers: [&[u8]; 4] = [
+        in_an_hour().leak().as_bytes(),
+        TOKEN.as_bytes(),
+        past.as_bytes(),
+        b"silent",
+    ];
     scene.raw("ZADD workers", &workers).await;
     let gone: [&[u8]; 4] = [past.as_bytes(), b"gone", past.as_bytes(), b"left in order"];
     scene.raw("ZADD gone", &gone).await;
-    scene.raw("HSET about", &[TOKEN.as_bytes(), about, b"gone", about, b"silent", b"garbage"]).await;
+    scene
+        .raw(
+            "HSET about",
+            &[
+                TOKEN.as_bytes(),
+                about,
+                b"gone",
+                about,
+                b"silent",
+                b"garbage",
+            ],
+        )
+        .await;
     for _ in 0..2 {
         scene.running().await;
     }
     let found = scene.queue().workers().await.unwrap();
-    let states: Vec<_> = found.iter().map(|worker| (&*worker.token, worker.state)).collect();
+    let states: Vec<_> = found
+        .iter()
+        .map(|worker| (&*worker.token, worker.state))
+        .collect();
     assert_eq!(
         states,
         [
@@ -33,7 +53,10 @@ async fn workers_are_listed_with_what_they_tell_and_what_they_have() {
         ]
     );
     let alive = &found[0];
-    assert_eq!((&*alive.host, alive.pid, alive.concurrency), ("web-1", 4711, 16));
+    assert_eq!(
+        (&*alive.host, alive.pid, alive.concurrency),
+        ("web-1", 4711, 16)
+    );
     assert_eq!(alive.queues, ["emails", "sms"]);
     assert_eq!(alive.in_flight, 2, "in this queue");
     assert_eq!((alive.counters.started, alive.counters.succeeded), (7, 5));

@@ -1,5 +1,7 @@
 //! What can be done about jobs by hand: requeue, purge, delete.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 
 use super::{
@@ -7,7 +9,7 @@ use super::{
     page::Place,
     script::{REMOVE, REQUEUE},
 };
-use crate::{error::Error, job::JobId};
+use crate::{error::Error, job::JobId, worker::TaskError};
 
 /// Each job is changed in one atomic step, and only if it is still what it was taken for: of two who requeue the same
 /// job, or of one who requeues it and one who purges it, one does.
@@ -98,10 +100,11 @@ impl Queue {
         if letters.is_empty() {
             return Ok(0);
         }
+        let now = SystemTime::now();
         let known = |job: &JobInfo| Bytes::copy_from_slice(job.failures());
         let arguments = letters
             .iter()
-            .flat_map(|job| [raw(job.id()), known(job), requeued(job)]);
+            .flat_map(|job| [raw(job.id()), known(job), requeued(job, now)]);
         self.ask(&REQUEUE, arguments).await
     }
 
@@ -155,11 +158,14 @@ fn raw(id: JobId) -> Bytes {
 }
 
 fn is_of(job: &JobInfo, error_type: &str) -> bool {
-    let _ = (job, error_type);
-    true
+    job.error()
+        .is_some_and(|error| error.error_type() == error_type)
 }
 
 /// What is known of the failures of a dead letter from now on.
-fn requeued(job: &JobInfo) -> Bytes {
-    Bytes::copy_from_slice(job.failures())
+fn requeued(job: &JobInfo, now: SystemTime) -> Bytes {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let record = TaskError::requeued(job.error().cloned(), now_ms);
+    record.to_stored().into()
 }

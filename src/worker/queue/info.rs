@@ -8,9 +8,12 @@ use std::{
 use bytes::Bytes;
 
 use super::{JobState, facts::Facts};
-use crate::job::{
-    JobId,
-    task::{Record, Unreadable},
+use crate::{
+    job::{
+        JobId,
+        task::{Record, Unreadable},
+    },
+    worker::TaskError,
 };
 
 /// A job, as it was at one moment. Made by [`Queue::job`](super::Queue::job), and by lists without what is in it.
@@ -23,6 +26,8 @@ pub struct JobInfo {
     facts: Facts,
     /// Of a job that is not finished.
     record: Option<Result<Record, Unreadable>>,
+    /// Of one that is not finished, if it has failed.
+    error: Option<TaskError>,
     is_whole: bool,
 }
 
@@ -34,6 +39,7 @@ impl JobInfo {
             id,
             state: facts.state(now_ms)?,
             record: facts.record.clone().map(Record::decode),
+            error: facts.failures.as_deref().and_then(TaskError::parse),
             facts,
             is_whole,
         })
@@ -63,7 +69,16 @@ impl JobInfo {
 
     /// How often it was started so far. `None` once it is finished: that is not kept.
     pub fn attempts(&self) -> Option<u32> {
-        None
+        self.record.as_ref()?;
+        let failed = self.error.as_ref().map_or(0, TaskError::attempts);
+        let runs = self.facts.execution().map(|(attempt, _)| attempt);
+        Some(runs.map_or(failed, |runs| runs.max(failed)))
+    }
+
+    /// What went wrong with it so far: the last failure, and those before. `None` if it has not failed, and once it is
+    /// finished.
+    pub fn error(&self) -> Option<&TaskError> {
+        self.error.as_ref()
     }
 
     /// When it was enqueued. `None` once it is finished.
@@ -160,6 +175,7 @@ impl fmt::Debug for JobInfo {
             .field("id", &self.id)
             .field("state", &self.state)
             .field("attempts", &self.attempts())
+            .field("error_type", &self.error().map(TaskError::error_type))
             .field("bytes", &self.payload_len())
             .finish_non_exhaustive()
     }
