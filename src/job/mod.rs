@@ -37,6 +37,23 @@
 //! # let _ = job;
 //! # Ok::<(), seawall::Error>(())
 //! ```
+//!
+//! A job for a [worker](crate::worker), with rules of its own for when it fails:
+//!
+//! ```
+//! use std::time::Duration;
+//! use seawall::job::{Destination, Handling, Job, Retries};
+//!
+//! let secs = Duration::from_secs;
+//! let handling = Handling::new()
+//!     .with_retries(Retries::delays([secs(10), secs(30), secs(60)]).ignore_on(["InvalidAddress"]))
+//!     .with_timeout(secs(20))
+//!     .with_result_ttl(secs(600));
+//! let job = Job::new("emails", "hello")
+//!     .with_destination(Destination::worker(handling))
+//!     .delayed(secs(90));
+//! # let _ = job;
+//! ```
 
 mod destination;
 pub(crate) mod task;

@@ -270,6 +270,13 @@ impl Content {
                     .map(|command| Part::Command(command.arguments().iter().map(part).collect()));
                 content.payload = payload.then(|| parts.collect());
             }
+            Action::Procedure {
+                name, arguments, ..
+            } => {
+                content.commands = vec![name.to_owned()];
+                content.payload =
+                    payload.then(|| arguments.iter().map(|part| Part::of(part)).collect());
+            }
             _ => {}
         }
         content
@@ -328,6 +335,7 @@ pub(crate) fn kind(write: &Write) -> &'static str {
         Action::Push {
             side: Side::Back, ..
         } => "RPUSH",
+        Action::Procedure { .. } => "procedure",
         _ => "group",
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Retries;
 use crate::error::Error;
 
 /// How a [worker](crate::worker) is to handle one job. It is stored with the job.
@@ -14,6 +15,8 @@ use crate::error::Error;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[must_use]
 pub struct Handling {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retries: Option<Retries>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,6 +29,12 @@ impl Handling {
     /// As the worker has it.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// When it is executed again after it has failed.
+    pub fn with_retries(mut self, retries: Retries) -> Self {
+        self.retries = Some(retries);
+        self
     }
 
     /// How long one execution may take, from 1 ms to 30 days.
@@ -47,6 +56,11 @@ impl Handling {
         self
     }
 
+    /// When it is executed again.
+    pub fn retries(&self) -> Option<&Retries> {
+        self.retries.as_ref()
+    }
+
     /// How long one execution may take.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout_ms.map(Duration::from_millis)
@@ -64,6 +78,11 @@ impl Handling {
 
     /// Refuses what makes no sense before the job is enqueued.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if let Some(retries) = &self.retries {
+            retries
+                .check()
+                .map_err(|error| Error::invalid(error.to_string()))?;
+        }
         let within = |what: &str, value: Option<u64>, least: u64, most: Duration| match value {
             Some(ms) if ms < least || ms > millis(most) => Err(Error::invalid(format!(
                 "{what} must be between {least} ms and {} days",
@@ -114,6 +133,7 @@ mod tests {
             Handling::new().with_timeout(day * 31),
             Handling::new().with_result_ttl(Duration::MAX),
             Handling::new().with_failure_ttl(Duration::MAX),
+            Handling::new().with_retries(Retries::default().with_jitter(7.0)),
         ] {
             assert!(absurd.check().is_err(), "{absurd:?}");
         }

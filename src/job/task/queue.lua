@@ -68,15 +68,14 @@ local function schedule(id, due)
 end
 
 local function add(from, to)
-  local ids, seen = {}, {}
+  local ids = {}
   for at = from, to do ids[#ids + 1] = ARGV[records[at] + 1] end
   local there = fetched(jobs, ids)
   local added, pairs_of, outcomes = {}, {}, {}
   for at = from, to do
     local record = records[at]
     local id = ARGV[record + 1]
-    if not there[at - from + 1] and not seen[id] then
-      seen[id] = true
+    if not there[at - from + 1] then
       pairs_of[#pairs_of + 1] = id
       pairs_of[#pairs_of + 1] = ARGV[record + 2]
       outcomes[#outcomes + 1] = id

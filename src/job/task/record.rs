@@ -116,6 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::job::Retries;
 
     fn bytes() -> impl Strategy<Value = Bytes> {
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -129,7 +130,9 @@ mod tests {
             payload in bytes(),
         ) -> Record {
             let handling = match timeout {
-                Some(ms) => Handling::new().with_timeout(Duration::from_millis(ms)),
+                Some(ms) => Handling::new()
+                    .with_timeout(Duration::from_millis(ms))
+                    .with_retries(Retries::fixed(Duration::from_millis(ms))),
                 None => Handling::new(),
             };
             Record { enqueued_ms, due_ms, expires_ms, handling, headers, payload }
