@@ -7,7 +7,7 @@ use seawall::{
     worker::{JobState, TaskError},
 };
 
-use super::support::{PLENTY, Scene, TOKEN, ids, in_an_hour, now_ms};
+use super::support::{PLENTY, Scene, ids};
 
 #[tokio::test]
 async fn a_requeued_job_waits_behind_the_others_with_its_history_and_all_its_retries() {
@@ -190,5 +190,4 @@ async fn a_job_that_nobody_has_can_be_deleted() {
         assert_eq!(exists, 0, "{part}");
     }
     assert!(scene.all(JobState::Queued, 10).await.is_empty());
-    let _ = (TOKEN, in_an_hour(), now_ms());
 }

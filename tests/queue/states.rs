@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use seawall::{
     Job,
-    job::JobId,
+    job::{Destination, Handling, JobId, Retries},
     worker::{JobInfo, JobState},
 };
 
@@ -97,6 +97,46 @@ async fn a_running_job_names_its_worker_and_counts_the_attempt_that_runs() {
     assert_eq!(found.state(), JobState::Running);
     assert_eq!(found.worker(), Some(TOKEN));
     assert_eq!(found.attempts(), Some(3));
+}
+
+#[tokio::test]
+async fn the_retries_that_are_left_are_known_of_a_job_that_brings_its_own() {
+    let scene = Scene::new().await;
+    let handling = || Handling::new().with_retries(Retries::fixed(Duration::ZERO).with_max(3));
+    let left = async |id| scene.queue().job(id).await.unwrap().unwrap().retries_left();
+    let job = Job::new("emails", "x").with_destination(Destination::worker(handling()));
+    let id = job.id();
+    let _ = scene.app.enqueue(job).await.unwrap();
+    scene.app.flush().await;
+    assert_eq!(left(id).await, Some(3));
+    scene.raw("LREM ready", &[b"0", id.as_bytes()]).await;
+    scene
+        .raw(
+            "HSET running",
+            &[id.as_bytes(), format!("1 {TOKEN}").as_bytes()],
+        )
+        .await;
+    assert_eq!(left(id).await, Some(3), "the first execution is no retry");
+    scene
+        .raw("HSET failures", &[id.as_bytes(), &failures(1, "x")])
+        .await;
+    scene
+        .raw(
+            "HSET running",
+            &[id.as_bytes(), format!("2 {TOKEN}").as_bytes()],
+        )
+        .await;
+    assert_eq!(left(id).await, Some(2));
+    scene.raw("HDEL running", &[id.as_bytes()]).await;
+    scene.bury(id, "x").await;
+    assert_eq!(left(id).await, Some(0));
+    scene.queue().requeue(id).await.unwrap();
+    assert_eq!(left(id).await, Some(3));
+    assert_eq!(
+        left(scene.queued().await).await,
+        None,
+        "they are the worker's"
+    );
 }
 
 #[tokio::test]
@@ -276,5 +316,4 @@ async fn a_large_record_is_shown_whole_and_listed_by_its_beginning() {
     assert_eq!(sizes, [Some(100_000); 2]);
     assert_eq!(listed[1].headers().len(), 51);
     assert!(listed.iter().all(|job| job.payload().is_none()));
-    let _ = failures(1, "x");
 }

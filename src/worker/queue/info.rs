@@ -75,6 +75,19 @@ impl JobInfo {
         Some(runs.map_or(failed, |runs| runs.max(failed)))
     }
 
+    /// How many retries it has left, if it brings [retries of its own](crate::job::Handling::with_retries). `None` if
+    /// they are the worker's, which only that knows, and once it is finished.
+    pub fn retries_left(&self) -> Option<u32> {
+        let retries = self.readable()?.handling.retries()?;
+        if self.state == JobState::Dead {
+            return Some(0);
+        }
+        let error = self.error.as_ref();
+        let before = error.map_or(0, TaskError::attempts_before_requeue);
+        let started = self.attempts()?.saturating_sub(before);
+        Some(retries.max().saturating_sub(started.saturating_sub(1)))
+    }
+
     /// What went wrong with it so far: the last failure, and those before. `None` if it has not failed, and once it is
     /// finished.
     pub fn error(&self) -> Option<&TaskError> {
