@@ -10,5 +10,6 @@ mod dead;
 mod lists;
 mod names;
 mod states;
+#[path = "../shared/queues.rs"]
 mod support;
 mod workers;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use clap::Args;
 use seawall::{
     Error, RedisCall, Reply,
-    connect::{ConnectError, ConnectOptions, Connection, Trouble},
+    connect::{ConnectError, ConnectOptions, Connection, Status, Trouble},
     error::ErrorKind,
     retry::RetryLayer,
     stack::SETTINGS,
@@ -80,7 +80,18 @@ impl Reach {
             .with_client_name("seawall-cli");
         let connection = Connection::open(options)?;
         connection.check(self.timeout).await?;
-        if let Err(error) = connection.wait_ready(self.timeout).await {
+        let mut status = connection.status();
+        let hopeless = async {
+            let stays = |status: &Status| !status.up && status.trouble.is_some_and(stays);
+            if status.wait_for(stays).await.is_err() {
+                std::future::pending().await
+            }
+        };
+        let ready = tokio::select! {
+            ready = connection.wait_ready(self.timeout) => ready,
+            () = hopeless => connection.wait_ready(Duration::ZERO).await,
+        };
+        if let Err(error) = ready {
             let trouble = connection.status().borrow().trouble;
             return Err(away(&error, trouble));
         }
@@ -114,6 +125,20 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         Self::usage(chain(&error))
     }
+}
+
+/// Whether it is none that goes away by itself.
+fn stays(trouble: Trouble) -> bool {
+    matches!(
+        trouble,
+        Trouble::Credentials
+            | Trouble::Database
+            | Trouble::NoCluster
+            | Trouble::Protocol
+            | Trouble::SentinelCredentials
+            | Trouble::Tls
+            | Trouble::UnknownMaster
+    )
 }
 
 /// There is no connection.

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use seawall::worker::{FailedAttempt, JobInfo, TaskError};
+use seawall::worker::{FailedAttempt, JobInfo, JobState, TaskError};
 use serde::Serialize;
 
 use crate::{
@@ -267,14 +267,11 @@ impl Rows {
         if out.is_json() {
             return out.record(&Shown::of(queue, job, false));
         }
-        let now = unix_ms(SystemTime::now());
         let at = |at: Option<SystemTime>| at.map_or("-".to_owned(), |at| moment(unix_ms(at)));
         let number = |number: Option<u64>| number.map_or("-".to_owned(), count);
-        let until = match job.kept_until() {
-            Some(until) => format!("kept {}", age(now, unix_ms(until))),
-            None => job
-                .due_at()
-                .map_or("-".to_owned(), |at| moment(unix_ms(at))),
+        let until = match job.state() {
+            JobState::Scheduled | JobState::Failed => job.due_at(),
+            _ => job.kept_until(),
         };
         let error = match (job.unreadable(), job.error()) {
             (Some(_), _) => "unreadable".to_owned(),
@@ -286,7 +283,7 @@ impl Rows {
             job.state().to_string(),
             number(job.attempts().map(u64::from)),
             at(job.enqueued_at()),
-            until,
+            at(until),
             job.payload_len()
                 .map_or("-".to_owned(), |bytes| size(bytes as u64)),
             error,
@@ -307,7 +304,8 @@ const COLUMNS: &[Column] = &[
     ("STATE", Left),
     ("ATTEMPTS", Right),
     ("ENQUEUED", Left),
-    ("DUE", Left),
+    // It is due, or is forgotten.
+    ("UNTIL", Left),
     ("BYTES", Right),
     ("ERROR", Left),
 ];

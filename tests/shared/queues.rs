@@ -1,5 +1,7 @@
 //! A Redis, an application, and jobs in every state, made of the keys that workers leave.
 
+#![allow(dead_code, reason = "not every test needs all of it")]
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, FromRedisValue};
