@@ -69,7 +69,11 @@ impl TaskError {
     /// When somebody last gave the job another chance, after it had been dead: see
     /// [`Queue::requeue`](super::Queue::requeue).
     pub fn requeued_at(&self) -> Option<SystemTime> {
-        self.requeue.map(|requeue| moment(requeue.at))
+        self.requeued_ms().map(moment)
+    }
+
+    pub(super) fn requeued_ms(&self) -> Option<u64> {
+        self.requeue.map(|requeue| requeue.at)
     }
 
     /// How many executions had failed when somebody last gave the job another chance; they do not count against its

@@ -42,7 +42,7 @@ async fn workers_are_listed_with_what_they_tell_and_what_they_have() {
     let found = scene.queue().workers().await.unwrap();
     let states: Vec<_> = found
         .iter()
-        .map(|worker| (&*worker.token, worker.state))
+        .map(|worker| (worker.id.as_str(), worker.state))
         .collect();
     assert_eq!(
         states,

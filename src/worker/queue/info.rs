@@ -121,7 +121,7 @@ impl JobInfo {
         }
     }
 
-    /// The token of the worker that has it: see [`WorkerInfo`](super::WorkerInfo).
+    /// The worker that has it: the [id](super::WorkerInfo::id) of one of [`Queue::workers`](super::Queue::workers).
     pub fn worker(&self) -> Option<&str> {
         let running = self.state == JobState::Running;
         self.facts

@@ -29,7 +29,7 @@ pub use self::{
     info::JobInfo,
     names::queues,
     page::{JobPage, Page},
-    stat::{Counters, QueueStat},
+    stat::{QueueCounters, QueueStat},
     state::{InvalidJobState, JobState},
     workers::{WorkerCounters, WorkerInfo, WorkerState},
 };
@@ -162,7 +162,7 @@ impl Queue {
             workers,
             oldest_ready: front.and_then(|record| waiting_since(&record)),
             next_due: next_due.and_then(|due| time(due as u64)),
-            counters: Counters::of(counters),
+            counters: QueueCounters::of(counters),
             at: time(now_ms).unwrap_or(SystemTime::UNIX_EPOCH),
         })
     }

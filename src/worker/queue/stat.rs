@@ -26,7 +26,7 @@ pub struct QueueStat {
     /// When the next one is due of those that wait for their time.
     pub next_due: Option<SystemTime>,
     /// What has happened so far.
-    pub counters: Counters,
+    pub counters: QueueCounters,
     /// When this was, by the clock of Redis.
     pub at: SystemTime,
 }
@@ -35,7 +35,7 @@ pub struct QueueStat {
 /// attempt, whatever was sent twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Counters {
+pub struct QueueCounters {
     /// Jobs that have ended well.
     pub succeeded: u64,
     /// Attempts that failed and that the job was given another one after.
@@ -50,7 +50,7 @@ pub struct Counters {
     pub released: u64,
 }
 
-impl Counters {
+impl QueueCounters {
     /// From the pairs in Redis; names of a newer version mean nothing here.
     pub(super) fn of(pairs: Vec<(String, String)>) -> Self {
         let mut counters = Self::default();

@@ -2,10 +2,11 @@
 
 use std::{collections::HashMap, fmt, time::SystemTime};
 
-use serde::Deserialize;
-
 use super::{Queue, info::time, script::WORKERS};
-use crate::error::Error;
+use crate::{
+    error::Error,
+    worker::presence::{About, Counters, WorkerId},
+};
 
 impl Queue {
     /// The workers of the queue: those that work, those whose lease has ended and who may still be there, and those
@@ -45,7 +46,7 @@ impl Queue {
                 started_at: time(about.started_at),
                 last_beat: time(about.beat_at),
                 counters: about.counters.into(),
-                token,
+                id: WorkerId::of(token),
             }
         });
         Ok(workers.collect())
@@ -58,8 +59,8 @@ const MOST: usize = 1_000;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerInfo {
-    /// What it is called in Redis: 32 letters, fresh at each start.
-    pub token: String,
+    /// What it is called in Redis.
+    pub id: WorkerId,
     /// Whether it is there.
     pub state: WorkerState,
     /// For one that is [alive](WorkerState::Alive), until when it has its lease; for one that is
@@ -140,43 +141,8 @@ pub struct WorkerCounters {
     pub kept: u64,
 }
 
-/// What a worker says of itself. What is missing there, or is of a newer version, is nothing.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct About {
-    host: String,
-    pid: u32,
-    queues: Vec<Share>,
-    concurrency: usize,
-    in_flight: usize,
-    started_at: u64,
-    beat_at: u64,
-    counters: Counted,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Share {
-    name: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Counted {
-    started: u64,
-    succeeded: u64,
-    retried: u64,
-    dead: u64,
-    expired: u64,
-    discarded: u64,
-    released: u64,
-    lost: u64,
-    claimed: u64,
-    kept: u64,
-}
-
-impl From<Counted> for WorkerCounters {
-    fn from(counted: Counted) -> Self {
+impl From<Counters> for WorkerCounters {
+    fn from(counted: Counters) -> Self {
         Self {
             started: counted.started,
             succeeded: counted.succeeded,

@@ -69,7 +69,7 @@ fn row(worker: &WorkerInfo) -> Vec<String> {
         }
     };
     vec![
-        plain(&worker.token),
+        plain(worker.id.as_str()),
         state,
         or_none(plain(&worker.host)),
         worker.pid.to_string(),
@@ -115,7 +115,7 @@ impl<'a> Row<'a> {
     fn of(worker: &'a WorkerInfo) -> Self {
         let counters = &worker.counters;
         Self {
-            worker: &worker.token,
+            worker: worker.id.as_str(),
             state: worker.state.as_str(),
             since_ms: unix_ms(worker.since),
             host: &worker.host,
