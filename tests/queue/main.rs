@@ -7,6 +7,7 @@
 
 mod away;
 mod dead;
+mod life;
 mod lists;
 mod names;
 mod states;

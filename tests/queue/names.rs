@@ -16,7 +16,7 @@ async fn queues_are_found_by_what_is_left_of_them() {
     scene.add(Job::new("app:{x}:high", "x")).await;
     scene.add(Job::new("{}odd", "x")).await;
     // A list of the application's, whose lane has a key as well.
-    scene.app.enqueue(Job::new("plain", "x")).await.unwrap();
+    let _ = scene.app.enqueue(Job::new("plain", "x")).await.unwrap();
     assert_eq!(
         scene.app.queues().await.unwrap(),
         ["app:{x}:high", "emails", "{}odd"]
