@@ -487,3 +487,44 @@ async fn a_frozen_redis_is_given_up() {
     }
     redis.thaw().unwrap();
 }
+
+/// As docs/operations.md lists them.
+#[tokio::test]
+async fn the_commands_that_are_documented_are_enough() {
+    let scene = Scene::new().await;
+    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let manual = std::fs::read_to_string(manual).unwrap();
+    let (_, listed) = manual.split_once("- The ACL user needs `+evalsha").unwrap();
+    let (listed, _) = listed.split_once("\n\n").unwrap();
+    let words = listed.split(|c: char| !c.is_alphanumeric() && !"+|".contains(c));
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("looker").arg("on").arg(">secret");
+    user.arg("~seawall:*").arg("+evalsha");
+    for word in words.filter(|word| word.starts_with('+')) {
+        user.arg(word);
+    }
+    scene.redis.command::<()>(&user).await.unwrap();
+    // Not one that an application has loaded.
+    let url = format!("redis://looker:secret@{}", scene.redis.addr());
+    for _ in 0..3 {
+        scene.dead("timeout").await;
+        scene.running().await;
+    }
+    let dead = scene.dead("timeout").await.to_string();
+    let queued = scene.queued().await.to_string();
+    for arguments in [
+        ["stat"].as_slice(),
+        &["stat", "emails"],
+        &["jobs", "emails"],
+        &["jobs", "emails", "--retriers"],
+        &["job", "emails", &dead],
+        &["workers", "emails"],
+        &["requeue", "emails", &dead],
+        &["requeue", "emails", "--all", "--error", "timeout"],
+        &["dead", "purge", "emails", "--all"],
+        &["delete", "emails", &queued],
+    ] {
+        let arguments = [arguments, &["--redis", &url, "--timeout", "60s"]].concat();
+        run(&arguments).await.ends(0);
+    }
+}

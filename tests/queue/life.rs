@@ -49,6 +49,7 @@ async fn a_requeued_job_is_run_as_often_as_a_new_one_and_its_attempts_go_on() {
         .app
         .worker("emails")
         .retries(Retries::fixed(Duration::from_millis(1)).with_max(2))
+        .result_ttl(Duration::from_secs(60))
         .shutdown_on(async {
             let _ = stopped.await;
         });
