@@ -220,3 +220,32 @@ async fn a_cut_off_worker_finishes_what_it_has_and_keeps_it() {
     run.stop().await;
     assert_eq!(executed.all(), ["job 1", "next 1"]);
 }
+
+#[tokio::test]
+async fn completions_that_no_disk_takes_are_kept_in_memory() {
+    let mut bench = Bench::new().await;
+    let registry = Registry::new();
+    let builder = bench.builder().spool(|spool| spool.with_max_records(2));
+    let seawall = connected(builder.metrics(&registry)).await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    for number in 0..8 {
+        enqueue(&seawall, number).await;
+    }
+    let run = Run::start(seawall.worker("q"), gated(&executed, &gate));
+    executed.reach(8).await;
+    bench.redis.kill().await.unwrap();
+    gate.open();
+    let kept = || counter(&registry, "seawall_worker_completions_kept_total", &["q"]);
+    let refused = || counter(&registry, "seawall_enqueued_total", &["q", "refused"]);
+    wait_until("some to be refused", PATIENCE, || async {
+        kept() == 2.0 && refused() >= 6.0
+    })
+    .await
+    .unwrap();
+    bench.redis.restart().await.unwrap();
+    bench.emptied().await;
+    let report = run.stop().await;
+    assert_eq!(executed.len(), 8, "{:?}", executed.all());
+    assert_eq!((report.completions_lost, report.succeeded), (0, 8));
+    assert_eq!(bench.counted("succeeded").await, 8);
+}

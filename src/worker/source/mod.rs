@@ -262,6 +262,11 @@ impl Source {
         self.lease.tells(now)
     }
 
+    /// How many retries the worker's budget would allow at once.
+    pub(super) fn show_budget(&self, tokens: f64) {
+        self.line.metrics.budget.set(tokens);
+    }
+
     /// Sends a turn.
     pub(super) fn ask(&mut self, purpose: Purpose, slots: usize, about: Option<&str>) {
         self.number += 1;
