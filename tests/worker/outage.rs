@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use seawall::{
     Seawall,
-    chaos::{Fault, FaultProxy, wait_until},
+    chaos::{Fault, FaultProxy, RedisServer, wait_until},
     job::Retries,
     worker::{Delivery, Failure},
 };
@@ -248,4 +248,34 @@ async fn completions_that_no_disk_takes_are_kept_in_memory() {
     assert_eq!(executed.len(), 8, "{:?}", executed.all());
     assert_eq!((report.completions_lost, report.succeeded), (0, 8));
     assert_eq!(bench.counted("succeeded").await, 8);
+}
+
+#[tokio::test]
+async fn a_redis_that_has_lost_what_was_executed_has_nothing_executed_again() {
+    let mut bench = Bench {
+        redis: RedisServer::start().await.unwrap(),
+        dir: tempfile::tempdir().unwrap(),
+    };
+    let seawall = bench.seawall().await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    for number in 0..40 {
+        enqueue(&seawall, number).await;
+    }
+    // What a replica has that lags behind: all jobs wait.
+    let _: String = bench.ask(&["SAVE"]).await;
+    let worker = seawall.worker("q").concurrency(30);
+    let run = Run::start(worker, gated(&executed, &gate));
+    executed.reach(30).await;
+    gate.open();
+    executed.reach(40).await;
+    bench.emptied().await;
+    bench.redis.kill().await.unwrap();
+    bench.redis.restart().await.unwrap();
+    seawall.connection().wait_ready(PATIENCE).await.unwrap();
+    tokio::time::timeout(PATIENCE, seawall.flush())
+        .await
+        .unwrap();
+    bench.emptied().await;
+    run.stop().await;
+    assert_eq!(executed.len(), 40, "{:?}", executed.counts());
 }

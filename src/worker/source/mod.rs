@@ -56,6 +56,8 @@ pub(super) struct Source {
     passes_on: bool,
     /// Redis and the worker may not have the same view of what is executed here.
     out_of_step: bool,
+    /// Until then the connection is a new one.
+    fresh: Option<Instant>,
     /// What the last turn was for that Redis may have carried out without an answer.
     in_doubt: Option<Purpose>,
     failures: u32,
@@ -162,6 +164,7 @@ impl Source {
             passes_on: false,
             out_of_step: false,
             in_doubt: None,
+            fresh: None,
             failures: 0,
             not_before: None,
             due: None,
