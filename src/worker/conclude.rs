@@ -303,4 +303,24 @@ mod tests {
         let (_, fate) = judge.failed(case, &failure, Some("other"));
         assert_eq!(fate, Fate::Dead(DeadReason::Poison));
     }
+
+    #[test]
+    fn a_job_that_was_requeued_has_all_its_retries_again() {
+        let judge = judge(RetryBudget::default());
+        let record = record(Handling::new());
+        let failure = Failure::new("flaky", "again");
+        let dead = TaskError::parse(b"4 0\n");
+        let requeued = TaskError::requeued(dead.clone(), 19_000);
+        let fate = |earlier| {
+            let case = Case {
+                earlier,
+                ..case(&record, 5)
+            };
+            judge.failed(case, &failure, None).1
+        };
+        assert_eq!(fate(dead), Fate::Dead(DeadReason::Exhausted));
+        let left = judge.retries_left(&record, 5, Some(&requeued));
+        assert_eq!(left, 3);
+        assert_eq!(fate(Some(requeued)), Fate::Retried { put_off: false });
+    }
 }
