@@ -45,6 +45,7 @@ mod families;
 mod spool;
 mod tail;
 mod target;
+mod worker;
 
 use prometheus::Registry;
 
@@ -53,6 +54,7 @@ pub use self::{
     spool::{QueueMetrics, SpoolMetrics},
     tail::TailMetrics,
     target::TargetMetrics,
+    worker::{WorkerMetrics, WorkerQueueMetrics},
 };
 
 /// The handles of all stages.
@@ -71,6 +73,8 @@ pub struct Metrics {
     pub connect: ConnectMetrics,
     /// The spool, its disk and its lanes.
     pub spool: SpoolMetrics,
+    /// The workers of this process.
+    pub worker: WorkerMetrics,
     /// Which of several deployments is in use; not registered where there is one.
     pub target: TargetMetrics,
 }
@@ -104,6 +108,7 @@ impl Metrics {
         self.retry.register(registry)?;
         self.breaker.register(registry)?;
         self.connect.register(registry)?;
-        self.spool.register(registry)
+        self.spool.register(registry)?;
+        self.worker.register(registry)
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     breaker::{Breaker, BreakerHandle, BreakerLayer, BreakerOptions},
     connect::{ConnectOptions, Connection},
     job::PROCEDURE,
-    metrics::{Metrics, TargetMetrics},
+    metrics::{Metrics, TargetMetrics, WorkerMetrics},
     observe::{Observe, ObserveLayer},
     retry::{RetryLayer, RetryPolicy},
     sequence::{SequenceLayer, Write},
@@ -31,6 +31,7 @@ pub(super) struct Arm {
     pub(super) breaker: BreakerHandle,
     pub(super) recovery: Recovery,
     pub(super) metrics: TargetMetrics,
+    pub(super) worker: WorkerMetrics,
 }
 
 /// What it takes to open one.
@@ -91,6 +92,7 @@ impl Arm {
             breaker: handle,
             recovery,
             metrics: metrics.target,
+            worker: metrics.worker,
         })
     }
 }

@@ -63,6 +63,7 @@ mod settings;
 mod target;
 mod topology;
 mod transfer;
+mod worker;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 

@@ -1,0 +1,168 @@
+//! From how an execution ended to what is written about its job: [`Judge`]. No clock and no dice.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    Failure, Output, TaskError,
+    budget::Pace,
+    decision::{DeadReason, Decision, Failed, Rules},
+    task_error::FailedAttempt,
+};
+use crate::job::task::{Execution, Handling, Operation, Outcome, Record};
+
+/// What a worker does about the jobs that its handler is done with.
+pub(super) struct Judge {
+    pub(super) rules: Rules,
+    pub(super) pace: Pace,
+    pub(super) result_ttl: Duration,
+    pub(super) failure_ttl: Duration,
+    pub(super) dead_letters: u64,
+}
+
+/// An execution that has ended.
+pub(super) struct Case<'a> {
+    pub(super) execution: Execution,
+    pub(super) record: Option<&'a Record>,
+    pub(super) earlier: Option<TaskError>,
+    /// By the clock of Redis, in milliseconds since 1970.
+    pub(super) started_ms: u64,
+    pub(super) now_ms: u64,
+    pub(super) now: Instant,
+    /// One draw from 0 to 1.
+    pub(super) sample: f64,
+}
+
+/// What becomes of a job that has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Retried { put_off: bool },
+    Dead(DeadReason),
+    Discarded,
+}
+
+impl Judge {
+    pub(super) fn succeeded(&self, case: Case<'_>, output: Output) -> Operation {
+        let ttl = self.result_ttl(case.record);
+        let result = if ttl.is_zero() {
+            Bytes::new()
+        } else {
+            output.into_bytes()
+        };
+        end(case.execution, Outcome::Succeeded, ttl, result)
+    }
+
+    pub(super) fn expired(&self, execution: Execution, record: &Record) -> Operation {
+        let ttl = self.result_ttl(Some(record));
+        end(execution, Outcome::Expired, ttl, Bytes::new())
+    }
+
+    /// `died` names the worker if it died in it.
+    pub(super) fn failed(
+        &self,
+        case: Case<'_>,
+        failure: &Failure,
+        died: Option<&str>,
+    ) -> (Operation, Fate) {
+        let Case {
+            execution,
+            record,
+            earlier,
+            started_ms,
+            now_ms,
+            now,
+            sample,
+        } = case;
+        let worker = died.unwrap_or(&execution.token);
+        let attempt =
+            FailedAttempt::new(execution.attempt, failure, started_ms, now_ms, worker);
+        let error = TaskError::after(earlier, attempt, died.is_some());
+        let failed = Failed {
+            failure,
+            attempt: execution.attempt,
+            deaths: died.map(|_| error.deaths()),
+            age: record.map_or(Duration::ZERO, |record| age(record, now_ms)),
+        };
+        let own = record.and_then(|record| record.handling.retries());
+        let retry = |execution, error: &TaskError, due_ms, put_off| {
+            let failures = error.to_stored().into();
+            let operation = Operation::Retry {
+                execution,
+                due_ms,
+                failures,
+            };
+            (operation, Fate::Retried { put_off })
+        };
+        match self.rules.decide(own, &failed, sample) {
+            Decision::Retry(delay) => {
+                let turn = self.pace.turn(now, delay);
+                let due_ms = now_ms.saturating_add(millis(turn.after));
+                retry(execution, &error, due_ms, !turn.put_off.is_zero())
+            }
+            Decision::Again => retry(execution, &error, 0, false),
+            Decision::Bury(reason) => {
+                let ttl = own_or(record, Handling::failure_ttl, self.failure_ttl);
+                let operation = if ttl.is_zero() {
+                    end(execution, Outcome::Discarded, Duration::ZERO, Bytes::new())
+                } else {
+                    Operation::Bury {
+                        execution,
+                        expires_ms: now_ms.saturating_add(millis(ttl)),
+                        most: self.dead_letters,
+                        failures: error.with_reason(reason).to_stored().into(),
+                    }
+                };
+                (operation, Fate::Dead(reason))
+            }
+            Decision::Discard => {
+                let ttl = self.result_ttl(record);
+                let operation = end(execution, Outcome::Discarded, ttl, Bytes::new());
+                (operation, Fate::Discarded)
+            }
+        }
+    }
+
+    /// How many retries a job has left that is executed for this time.
+    pub(super) fn retries_left(&self, record: &Record, attempt: u32) -> u32 {
+        let retries = record.handling.retries().unwrap_or(&self.rules.retries);
+        retries.max().saturating_sub(attempt.saturating_sub(1))
+    }
+
+    pub(super) fn keeps_result(&self, record: &Record) -> bool {
+        !self.result_ttl(Some(record)).is_zero()
+    }
+
+    fn result_ttl(&self, record: Option<&Record>) -> Duration {
+        own_or(record, Handling::result_ttl, self.result_ttl)
+    }
+}
+
+fn own_or(
+    record: Option<&Record>,
+    own: impl Fn(&Handling) -> Option<Duration>,
+    default: Duration,
+) -> Duration {
+    let own = record.and_then(|record| own(&record.handling));
+    own.unwrap_or(default)
+}
+
+/// Since it was first to be executed.
+fn age(record: &Record, now_ms: u64) -> Duration {
+    let since = record.enqueued_ms.max(record.due_ms);
+    Duration::from_millis(now_ms.saturating_sub(since))
+}
+
+fn end(execution: Execution, outcome: Outcome, ttl: Duration, result: Bytes) -> Operation {
+    Operation::End {
+        execution,
+        outcome,
+        ttl_ms: millis(ttl),
+        result,
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

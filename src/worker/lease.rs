@@ -1,0 +1,151 @@
+//! When a worker says that it is alive, and when it may take over what dead ones have left: [`Lease`].
+//!
+//! No clock: the time is an argument.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What is known of one worker's standing with one queue.
+#[derive(Debug)]
+pub(super) struct Lease {
+    length: Duration,
+    /// From 0 to 1: workers that were started together do not look at the same moments.
+    skew: f64,
+    renewed: Option<Instant>,
+    told: Option<Instant>,
+    looked: Option<Instant>,
+    /// The connection's number, and since when it has been up without a break.
+    up: Option<(u64, Instant)>,
+}
+
+impl Lease {
+    pub(super) fn new(length: Duration, skew: f64) -> Self {
+        Self {
+            length,
+            skew,
+            renewed: None,
+            told: None,
+            looked: None,
+            up: None,
+        }
+    }
+
+    pub(super) fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// Notes how the connection is; whether it is another one than the last time it was up.
+    pub(super) fn observe(&mut self, up: bool, generation: u64, now: Instant) -> bool {
+        match (up, self.up) {
+            (true, Some((known, _))) if known == generation => false,
+            (true, known) => {
+                self.up = Some((generation, now));
+                known.is_some() || self.renewed.is_some()
+            }
+            (false, _) => {
+                self.up = None;
+                false
+            }
+        }
+    }
+
+    /// A turn has been answered that was sent at `sent`: the lease counts from no later than that.
+    pub(super) fn renewed(&mut self, sent: Instant, told: bool) {
+        self.renewed = Some(sent);
+        if told {
+            self.told = Some(sent);
+        }
+    }
+
+    /// It has looked for what dead workers have left. If there may be `more`, the next look is due at once.
+    pub(super) fn looked(&mut self, now: Instant, more: bool) {
+        self.looked = (!more).then_some(now);
+    }
+
+    /// The worker has another token, which nobody knows.
+    pub(super) fn begin_anew(&mut self) {
+        self.renewed = None;
+        self.told = None;
+    }
+
+    /// When a turn is due for the lease alone. At once, if Redis has never heard of the worker.
+    pub(super) fn renewal_due(&self) -> Option<Instant> {
+        self.renewed.map(|at| at + self.length / 3)
+    }
+
+    /// Whether the next turn is to tell about the worker.
+    pub(super) fn tells(&self, now: Instant) -> bool {
+        self.told.is_none_or(|at| now >= at + self.length / 3)
+    }
+
+    /// When to look for what dead workers have left.
+    ///
+    /// Only on a connection that has been up for a whole lease without a break: after an outage each worker that
+    /// lives first gets the time to renew its own lease, and to deliver what it has finished meanwhile.
+    pub(super) fn look_due(&self) -> Option<Instant> {
+        let (_, since) = self.up?;
+        let allowed = since + self.length;
+        let interval = self.length / 3 + (self.length / 6).mul_f64(self.skew);
+        Some(match self.looked {
+            Some(looked) => allowed.max(looked + interval),
+            None => allowed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(30);
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_lease_is_renewed_three_times_while_it_lasts() {
+        let start = Instant::now();
+        let mut lease = Lease::new(LENGTH, 0.0);
+        assert_eq!(lease.renewal_due(), None);
+        assert!(lease.tells(start));
+        lease.renewed(start, true);
+        assert_eq!(lease.renewal_due(), Some(at(start, 10)));
+        assert!(!lease.tells(at(start, 9)) && lease.tells(at(start, 10)));
+        lease.renewed(at(start, 7), false);
+        assert_eq!(lease.renewal_due(), Some(at(start, 17)));
+        assert!(lease.tells(at(start, 10)));
+    }
+
+    #[test]
+    fn nothing_is_claimed_before_the_connection_has_been_up_for_a_lease() {
+        let start = Instant::now();
+        let mut lease = Lease::new(LENGTH, 0.0);
+        assert_eq!(lease.look_due(), None);
+        assert!(!lease.observe(true, 1, start));
+        assert_eq!(lease.look_due(), Some(at(start, 30)));
+        // The same connection, seen again, is no break.
+        assert!(!lease.observe(true, 1, at(start, 29)));
+        assert_eq!(lease.look_due(), Some(at(start, 30)));
+        lease.looked(at(start, 30), false);
+        assert_eq!(lease.look_due(), Some(at(start, 40)));
+        lease.looked(at(start, 40), true);
+        assert_eq!(lease.look_due(), Some(at(start, 30)));
+        // A new connection begins a new count, whether it was seen to be down or not.
+        assert!(lease.observe(true, 2, at(start, 50)));
+        assert_eq!(lease.look_due(), Some(at(start, 80)));
+        lease.observe(false, 2, at(start, 60));
+        assert_eq!(lease.look_due(), None);
+    }
+
+    #[test]
+    fn a_new_connection_is_noticed_also_after_it_was_seen_to_be_down() {
+        let start = Instant::now();
+        let mut lease = Lease::new(LENGTH, 0.0);
+        lease.observe(true, 1, start);
+        lease.renewed(start, true);
+        assert!(!lease.observe(false, 1, start));
+        assert!(lease.observe(true, 2, start));
+    }
+}

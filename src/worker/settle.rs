@@ -1,0 +1,210 @@
+//! Sees to it that what has been decided about a job is in Redis or on disk: [`Settling`].
+
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use rand::Rng;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::wait;
+use crate::{
+    error::{Error, ErrorKind},
+    job::{
+        JobId,
+        task::{Execution, Operation},
+    },
+    metrics::WorkerQueueMetrics,
+    sequence::Write,
+    spool::{Place, Receipt, Spooling, future::ResponseFuture},
+};
+
+/// The completions of one queue.
+///
+/// They are handed to the spool in their order, and their receipts come in that order. What the spool does not take
+/// is kept here, and handed in again for as long as the worker runs.
+pub(super) struct Settling {
+    queue: Arc<str>,
+    spool: Spooling<Write>,
+    metrics: WorkerQueueMetrics,
+    waiting: VecDeque<(ResponseFuture<Write>, Operation)>,
+    refused: VecDeque<Operation>,
+    /// When to hand in what was refused.
+    again: Option<Instant>,
+    failures: u32,
+    /// The last ones that are settled, the oldest first.
+    settled: VecDeque<Operation>,
+    remembers: usize,
+    kept: u64,
+}
+
+/// What is known here of an execution that Redis still takes for running.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// What was decided about it is on its way.
+    OnItsWay,
+    /// It is settled, but Redis does not have it yet, or any more.
+    Settled(Operation),
+}
+
+impl Settling {
+    /// Remembers the last `remembers` completions.
+    pub(super) fn new(
+        queue: Arc<str>,
+        spool: Spooling<Write>,
+        metrics: WorkerQueueMetrics,
+        remembers: usize,
+    ) -> Self {
+        Self {
+            queue,
+            spool,
+            metrics,
+            waiting: VecDeque::new(),
+            refused: VecDeque::new(),
+            again: None,
+            failures: 0,
+            settled: VecDeque::new(),
+            remembers,
+            kept: 0,
+        }
+    }
+
+    /// Hands it to the spool.
+    pub(super) fn hand_in(&mut self, operation: Operation) {
+        let write = operation.clone().into_write(self.queue.clone());
+        self.waiting.push_back((self.spool.call(write), operation));
+        self.metrics.unsettled.inc();
+    }
+
+    /// How many are neither in Redis nor on disk yet.
+    pub(super) fn unsettled(&self) -> usize {
+        self.waiting.len() + self.refused.len()
+    }
+
+    /// How many went to disk.
+    pub(super) fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    /// When something is to be done that no receipt will call for.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// Takes the receipts that are there, and hands in again what is due; whether anything has been settled.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut any = false;
+        while let Some((receipt, _)) = self.waiting.front_mut() {
+            let Poll::Ready(receipt) = Pin::new(receipt).poll(cx) else {
+                break;
+            };
+            if let Some((_, operation)) = self.waiting.pop_front() {
+                self.settle(operation, receipt, now);
+                any = true;
+            }
+        }
+        if self.again.is_some_and(|at| at <= now) {
+            self.again = None;
+            for operation in std::mem::take(&mut self.refused) {
+                self.metrics.unsettled.dec();
+                self.hand_in(operation);
+            }
+            // Their receipts want to be polled.
+            cx.waker().wake_by_ref();
+        }
+        any
+    }
+
+    fn settle(&mut self, operation: Operation, receipt: Result<Receipt, Error>, now: Instant) {
+        match receipt {
+            Ok(receipt) if receipt.place() != Place::Dropped => {
+                if receipt.is_spooled() {
+                    self.kept += 1;
+                    self.metrics.kept.inc();
+                }
+                if self.failures > 0 {
+                    self.failures = 0;
+                    tracing::info!(queue = &*self.queue, "completions are taken again");
+                }
+                self.metrics.unsettled.dec();
+                self.remember(operation);
+            }
+            Ok(_) => self.refuse(operation, "the spool has no room", now),
+            Err(error) => {
+                let operation = without_result(operation, &error);
+                self.refuse(operation, &error.reason(), now);
+            }
+        }
+    }
+
+    fn refuse(&mut self, operation: Operation, reason: &str, now: Instant) {
+        if self.again.is_none() {
+            if self.failures == 0 {
+                tracing::error!(
+                    queue = &*self.queue,
+                    reason,
+                    "completions are refused: they are kept in memory and tried again"
+                );
+            }
+            self.failures += 1;
+            let sample = rand::rng().random();
+            self.again = Some(now + wait::after_failures(self.failures, None, sample));
+        }
+        self.refused.push_back(operation);
+    }
+
+    fn remember(&mut self, operation: Operation) {
+        if self.settled.len() >= self.remembers {
+            self.settled.pop_front();
+        }
+        self.settled.push_back(operation);
+    }
+
+    /// What of these executions is known here, if anything: for those that Redis takes for running, and nobody here
+    /// executes.
+    pub(super) fn known(&self, executions: &[(JobId, u32)]) -> Vec<Option<Known>> {
+        if executions.is_empty() {
+            return Vec::new();
+        }
+        let moving = self.waiting.iter().map(|(_, operation)| operation);
+        let moving = moving.chain(&self.refused);
+        let moving = moving.map(|operation| (key(operation), None));
+        let settled = self.settled.iter();
+        let settled = settled.map(|operation| (key(operation), Some(operation)));
+        // What is on its way overrides what was settled before.
+        let all: HashMap<_, _> = settled.chain(moving).collect();
+        let known = executions.iter().map(|(id, attempt)| {
+            let known = all.get(&Some((*id, *attempt)))?;
+            Some(match known {
+                None => Known::OnItsWay,
+                Some(operation) => Known::Settled((*operation).clone()),
+            })
+        });
+        known.collect()
+    }
+}
+
+/// A result that the spool has no room for must not keep the job from ending.
+fn without_result(mut operation: Operation, error: &Error) -> Operation {
+    if let (ErrorKind::Invalid, Operation::End { result, .. }) = (error.kind(), &mut operation) {
+        *result = Bytes::new();
+    }
+    operation
+}
+
+fn key(operation: &Operation) -> Option<(JobId, u32)> {
+    let execution = match operation {
+        Operation::Add { .. } => return None,
+        Operation::End { execution, .. }
+        | Operation::Retry { execution, .. }
+        | Operation::Bury { execution, .. }
+        | Operation::GiveBack { execution } => execution,
+    };
+    let Execution { id, attempt, .. } = execution;
+    Some((*id, *attempt))
+}

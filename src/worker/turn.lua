@@ -1,0 +1,236 @@
+-- One round of a worker on a queue: says that the worker is alive, and hands it what there is to do.
+--
+-- KEYS  jobs, ready, later, running, failures, dead, done, results, counters, wake, workers, about, turns, gone
+-- ARGV  1 token     the worker's
+--       2 number    of this turn: one that comes late, behind a later one, does nothing
+--       3 lease     in ms: until then the worker counts as alive
+--       4 wanted    how many jobs at most
+--       5 claims    how many jobs of dead workers at most; 0: it may not look
+--       6 cursor    where the last look for such jobs ended; 0 at first
+--       7 about     JSON about the worker; '' leaves it, and what has expired, as it is
+--       8 resync    1: what follows are the executions the worker has, each an id and an attempt
+--
+-- {'gone', now}  the worker was taken for dead, and is to take a new token
+-- {'late', now}
+-- {'ok', now, next due or -1, cursor, {ready, later, running, dead}, jobs, claimed, lost}
+--   jobs and claimed: id, attempt, record, failures ('' if there are none) and the worker before ('' if none) of each
+--   lost: ids of executions that are no longer the worker's
+local jobs, ready, later, running, failures, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local done, results, wake = KEYS[7], KEYS[8], KEYS[10]
+local workers, about, turns, gone = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local token, number = ARGV[1], tonumber(ARGV[2])
+
+local MOST_BYTES = 4 * 1024 * 1024 -- of records in one answer, about
+local MOST_DUE = 1000 -- of what is due or has expired at once
+local HOUR = 60 * 60 * 1000
+-- Lua can pass some 8,000 values to a function.
+local CHUNK = 1500
+
+local function text(value) return string.format('%.0f', value) end
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+if redis.call('ZSCORE', gone, token) then return {'gone', now} end
+if number <= tonumber(redis.call('HGET', turns, token) or '0') then return {'late', now} end
+
+-- A key that somebody else uses under one of these names must stop it here, not between taking a job out of one
+-- key and putting it into another.
+for _, key in ipairs({jobs, running, failures}) do redis.call('HLEN', key) end
+for _, key in ipairs({later, dead, done}) do redis.call('ZCARD', key) end
+redis.call('LLEN', ready)
+redis.call('LLEN', wake)
+
+-- The first write: Redis refuses it while it has no memory left, and none after it.
+redis.call('ZADD', workers, text(now + tonumber(ARGV[3])), token)
+redis.call('HSET', turns, token, ARGV[2])
+
+local function due_by(set, moment)
+  return redis.call('ZRANGEBYSCORE', set, '-inf', text(moment), 'LIMIT', 0, MOST_DUE)
+end
+
+local due = due_by(later, now)
+if #due > 0 then
+  redis.call('ZREM', later, unpack(due))
+  redis.call('RPUSH', ready, unpack(due))
+end
+
+if ARGV[7] ~= '' then
+  redis.call('HSET', about, token, ARGV[7])
+  local old = due_by(gone, now - HOUR)
+  if #old > 0 then
+    redis.call('ZREM', gone, unpack(old))
+    redis.call('HDEL', about, unpack(old))
+    redis.call('HDEL', turns, unpack(old))
+  end
+  old = due_by(done, now)
+  if #old > 0 then
+    redis.call('ZREM', done, unpack(old))
+    redis.call('HDEL', results, unpack(old))
+  end
+  old = due_by(dead, now)
+  if #old > 0 then
+    redis.call('ZREM', dead, unpack(old))
+    redis.call('HDEL', jobs, unpack(old))
+    redis.call('HDEL', failures, unpack(old))
+  end
+end
+
+local function tries(noted) return noted and tonumber(string.match(noted, '^%d+')) or 0 end
+
+local function execution(attempt, by) return text(attempt) .. ' ' .. by end
+
+-- An entry of `running`.
+local function parts(value)
+  local attempt, by = string.match(value, '^(%d+) (.*)$')
+  return tonumber(attempt) or 1, by
+end
+
+-- Calls `each` with id, record, entry of `running` and failures of some ids.
+local function look_up(ids, each)
+  for from = 1, #ids, CHUNK do
+    local to = math.min(from + CHUNK - 1, #ids)
+    local records = redis.call('HMGET', jobs, unpack(ids, from, to))
+    local entries = redis.call('HMGET', running, unpack(ids, from, to))
+    local noted = redis.call('HMGET', failures, unpack(ids, from, to))
+    for at = from, to do
+      each(ids[at], records[at - from + 1], entries[at - from + 1], noted[at - from + 1])
+    end
+  end
+end
+
+local function enter(entries)
+  for from = 1, #entries, 2 * CHUNK do
+    redis.call('HSET', running, unpack(entries, from, math.min(from + 2 * CHUNK - 1, #entries)))
+  end
+end
+
+local taken, claimed, lost = {}, {}, {}
+local function add(list, id, attempt, record, noted, by)
+  local at = #list
+  list[at + 1], list[at + 2], list[at + 3], list[at + 4], list[at + 5] = id, attempt, record, noted or '', by or ''
+end
+
+-- What the worker has, and what it should have: its last answers may have been lost, or a failover may have lost
+-- what Redis knew.
+if ARGV[8] == '1' then
+  local known, ids = {}, {}
+  for at = 9, #ARGV, 2 do
+    ids[#ids + 1] = ARGV[at]
+    known[ARGV[at]] = tonumber(ARGV[at + 1])
+  end
+  local again = {}
+  look_up(ids, function(id, record, entry, noted)
+    local mine = execution(known[id], token)
+    if entry then
+      if entry ~= mine then lost[#lost + 1] = id end
+    elseif record then
+      if tries(noted) < known[id] then
+        again[#again + 1] = id
+        again[#again + 1] = mine
+      else
+        lost[#lost + 1] = id
+      end
+    end
+  end)
+  enter(again)
+  local cursor, unknown = '0', {}
+  repeat
+    local step = redis.call('HSCAN', running, cursor, 'COUNT', 1000)
+    cursor = step[1]
+    for at = 1, #step[2], 2 do
+      local id = step[2][at]
+      local _, by = parts(step[2][at + 1])
+      -- A scan may show an entry twice.
+      if by == token and not known[id] then
+        known[id] = 0
+        unknown[#unknown + 1] = id
+      end
+    end
+  until cursor == '0'
+  look_up(unknown, function(id, record, entry, noted)
+    if record then
+      local attempt = parts(entry)
+      add(taken, id, attempt, record, noted)
+    else
+      redis.call('HDEL', running, id)
+    end
+  end)
+end
+
+-- What dead workers have left.
+local cursor = ARGV[6]
+local most = tonumber(ARGV[5])
+if most > 0 then
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', workers, '-inf', '(' .. text(now), 'LIMIT', 0, 100)) do
+    redis.call('ZREM', workers, other)
+    redis.call('ZADD', gone, text(now), other)
+  end
+  local alive, orphans, seen, steps = {[token] = true}, {}, {}, 0
+  repeat
+    steps = steps + 1
+    local step = redis.call('HSCAN', running, cursor, 'COUNT', 1000)
+    cursor = step[1]
+    for at = 1, #step[2], 2 do
+      local id = step[2][at]
+      local _, by = parts(step[2][at + 1])
+      if by and alive[by] == nil then alive[by] = redis.call('ZSCORE', workers, by) ~= false end
+      if not (by and alive[by]) and not seen[id] then
+        seen[id] = true
+        orphans[#orphans + 1] = id
+      end
+    end
+  until cursor == '0' or #orphans >= most or steps >= 10
+  local mine = {}
+  look_up(orphans, function(id, record, entry, noted)
+    if not record then
+      redis.call('HDEL', running, id)
+    elseif #claimed < 4 * most then
+      local attempt, by = parts(entry)
+      mine[#mine + 1] = id
+      mine[#mine + 1] = execution(attempt, token)
+      add(claimed, id, attempt, record, noted, by)
+    else
+      -- The next look begins anew, and finds it.
+      cursor = '0'
+    end
+  end)
+  enter(mine)
+end
+
+local wanted, bytes, chunk, rounds, count = tonumber(ARGV[4]), 0, 64, 0, 0
+local seen = {}
+while count < wanted and bytes < MOST_BYTES and rounds < 100 do
+  rounds = rounds + 1
+  local ids = redis.call('LPOP', ready, math.min(wanted - count, chunk))
+  if not ids then break end
+  -- Small at first, since nobody knows how large the records are.
+  if chunk * bytes < count * MOST_BYTES then chunk = math.min(4 * chunk, CHUNK) end
+  local starts = {}
+  look_up(ids, function(id, record, entry, noted)
+    -- An id may have been left behind, or be there twice.
+    local stale = not record or entry or seen[id]
+      or (noted and (redis.call('ZSCORE', later, id) or redis.call('ZSCORE', dead, id)))
+    if stale then return end
+    seen[id] = true
+    local attempt = tries(noted) + 1
+    starts[#starts + 1] = id
+    starts[#starts + 1] = execution(attempt, token)
+    add(taken, id, attempt, record, noted)
+    bytes = bytes + #record
+    count = count + 1
+  end)
+  enter(starts)
+end
+
+local depths = {
+  redis.call('LLEN', ready), redis.call('ZCARD', later), redis.call('HLEN', running), redis.call('ZCARD', dead),
+}
+if depths[1] > 0 then
+  -- For the next idle worker.
+  if redis.call('LLEN', wake) == 0 then redis.call('RPUSH', wake, '1') end
+elseif depths[2] == 0 then
+  redis.call('DEL', wake)
+end
+local next_due = depths[2] > 0 and tonumber(redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')[2]) or -1
+return {'ok', now, next_due, cursor, depths, taken, claimed, lost}
