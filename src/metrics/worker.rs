@@ -1,6 +1,8 @@
 //! What workers count, by queue.
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
 
 use super::families::{BoxedCollector, all, counters, gauges, histograms};
 

@@ -60,11 +60,7 @@ pub struct Builder {
 
 impl Builder {
     /// Works `queue` over each of `lines`; `home` is kept until it has ended.
-    pub(crate) fn new(
-        queue: Arc<str>,
-        lines: Vec<Line>,
-        home: Arc<dyn Any + Send + Sync>,
-    ) -> Self {
+    pub(crate) fn new(queue: Arc<str>, lines: Vec<Line>, home: Arc<dyn Any + Send + Sync>) -> Self {
         Self {
             queues: vec![(queue, 1)],
             concurrency: 16,
@@ -224,7 +220,10 @@ impl Builder {
     ///
     /// Dropped, it stops at once: handlers are dropped at an await, and their jobs are executed again by others after
     /// the lease. Nothing is left running.
-    pub async fn run<M>(self, handler: impl IntoHandler<M> + Send) -> Result<WorkerReport, WorkerError> {
+    pub async fn run<M>(
+        self,
+        handler: impl IntoHandler<M> + Send,
+    ) -> Result<WorkerReport, WorkerError> {
         self.check()?;
         let runtime = Handle::try_current().map_err(|_| WorkerError::NoRuntime)?;
         let dispatcher = self.dispatcher(handler.into_handler());
@@ -292,7 +291,10 @@ impl Builder {
         let mut names: Vec<_> = self.queues.iter().map(|(name, _)| name).collect();
         names.sort();
         let sizes = names.iter().map(|name| name.len());
-        if !sizes.clone().all(|size| (1..=LONGEST_QUEUE).contains(&size)) {
+        if !sizes
+            .clone()
+            .all(|size| (1..=LONGEST_QUEUE).contains(&size))
+        {
             return refuse("queue", "a name has 1 to 1,024 bytes");
         }
         if names.windows(2).any(|pair| pair[0] == pair[1]) {

@@ -76,8 +76,7 @@ impl Judge {
             sample,
         } = case;
         let worker = died.unwrap_or(&execution.token);
-        let attempt =
-            FailedAttempt::new(execution.attempt, failure, started_ms, now_ms, worker);
+        let attempt = FailedAttempt::new(execution.attempt, failure, started_ms, now_ms, worker);
         let error = TaskError::after(earlier, attempt, died.is_some());
         let failed = Failed {
             failure,

@@ -55,7 +55,10 @@ impl Dispatcher {
     /// stop.
     pub(super) async fn step(&mut self, working: bool, until: Option<Instant>) -> bool {
         self.begin(Instant::now(), working);
-        let timers = self.sources.iter().filter_map(|source| source.timer(working));
+        let timers = self
+            .sources
+            .iter()
+            .filter_map(|source| source.timer(working));
         let timer = timers.chain(until).min();
         let mut finished = Vec::new();
         let Self {

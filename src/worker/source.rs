@@ -11,7 +11,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use rand::Rng;
 use redis::Value;
 use tokio::{sync::watch, time::Instant};
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
 use super::{
     Delivery, Line, WorkerId,
@@ -284,7 +284,7 @@ impl Source {
         let call = turn.call(&self.keys, self.limit());
         self.turn = Some(Flying {
             purpose,
-            answer: self.line.call.call(call).boxed(),
+            answer: self.line.call.clone().oneshot(call).boxed(),
             reserved: wanted,
             sent: Instant::now(),
             tells: about.is_some(),
@@ -513,7 +513,7 @@ impl Source {
         }
         let in_doubt = self.turn.is_some() || self.out_of_step;
         let call = leave(&self.keys, self.id.as_str(), in_doubt, LONGEST_TURN);
-        Some(self.line.call.call(call).boxed())
+        Some(self.line.call.clone().oneshot(call).boxed())
     }
 }
 

@@ -234,13 +234,7 @@ mod tests {
         let depths = [1, 2, 3, 4].map(Value::Int);
         let job = |attempt| {
             let id = Value::BulkString(vec![7; 16]);
-            vec![
-                id,
-                Value::Int(attempt),
-                text("record"),
-                text(""),
-                text(""),
-            ]
+            vec![id, Value::Int(attempt), text("record"), text(""), text("")]
         };
         vec![
             text("ok"),

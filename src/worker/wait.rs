@@ -18,9 +18,7 @@ pub(super) fn to_be_woken(sample: f64) -> Duration {
 
 /// How long an idle worker waits that can't be woken, after so many looks for nothing: 100 ms, doubling to 1 s.
 pub(super) fn between_looks(looks: u32, sample: f64) -> Duration {
-    let longest = FIRST_LOOK
-        .saturating_mul(1 << looks.min(10))
-        .min(LONGEST);
+    let longest = FIRST_LOOK.saturating_mul(1 << looks.min(10)).min(LONGEST);
     longest.mul_f64(0.75 + sample / 4.0)
 }
 

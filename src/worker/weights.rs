@@ -44,7 +44,10 @@ pub(super) fn progress(jobs: usize, weight: u32) -> u64 {
 
 /// Where a queue begins that had nothing to do for a while: what it has not used is not made up for.
 pub(super) fn catch_up(pass: u64, others: impl IntoIterator<Item = u64>) -> u64 {
-    others.into_iter().min().map_or(pass, |least| pass.max(least))
+    others
+        .into_iter()
+        .min()
+        .map_or(pass, |least| pass.max(least))
 }
 
 /// A job's way, for a queue of weight 1.

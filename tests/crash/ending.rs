@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use seawall::{
-    Job, Seawall, chaos::wait_until, error::ErrorKind, spool::OpenError, stack::BuildError,
+    Job, Seawall, chaos::wait_until, connect::ConnectOptions, error::ErrorKind, spool::OpenError,
+    stack::BuildError,
 };
 use tokio::{runtime::Handle, time::timeout};
 
@@ -84,8 +85,20 @@ async fn jobs_on_their_way_when_the_deadline_comes_are_spooled() {
 async fn a_shutdown_with_redis_up_leaves_nothing_neither_here_nor_there() {
     let mut redis = durable().await;
     let mut scene = Scene::new(&mut redis, 0).await;
-    let orders = scene.orders(200);
-    let seawall = orders.builder().connect().await.unwrap();
+    let mut orders = scene.orders(200);
+    // On a slow machine an answer may be late, and then the batch may still be on its way: the key stays.
+    orders.spool_after_ms = 60_000;
+    let patient = |options: ConnectOptions| {
+        options
+            .with_response_timeout(PLENTY)
+            .with_probe(Duration::from_secs(1), PLENTY)
+    };
+    let seawall = orders
+        .builder()
+        .connection(patient)
+        .connect()
+        .await
+        .unwrap();
     wait_until("a connection", PLENTY, || async { seawall.health().up })
         .await
         .unwrap();

@@ -1,0 +1,9 @@
+//! Workers against a real Redis that is killed, frozen and lied about.
+#![cfg(feature = "chaos")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps an error fails, as it should"
+)]
+
+mod basic;
+mod support;

@@ -1,0 +1,168 @@
+//! What every test of workers needs: a Redis, workers that can be stopped, and a look at the queue.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use redis::FromRedisValue;
+use seawall::{
+    Job, Seawall,
+    chaos::{RedisServer, wait_until},
+    job::JobId,
+    stack,
+    worker::{self, IntoHandler, WorkerError, WorkerReport},
+};
+use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Redis and an empty spool directory.
+pub(crate) struct Bench {
+    pub(crate) redis: RedisServer,
+    pub(crate) dir: TempDir,
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        let _ = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .try_init();
+        let redis = RedisServer::builder().durable().start().await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        Self { redis, dir }
+    }
+
+    pub(crate) fn builder(&self) -> stack::Builder {
+        Seawall::builder(&self.redis.url(), self.dir.path()).unwrap()
+    }
+
+    pub(crate) async fn seawall(&self) -> Seawall {
+        connected(self.builder()).await
+    }
+
+    pub(crate) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut cmd = redis::cmd(words[0]);
+        cmd.arg(&words[1..]);
+        self.redis.command(&cmd).await.unwrap()
+    }
+
+    /// How many jobs the queue `q` has in each place where one can be.
+    pub(crate) async fn places(&self) -> [u64; 5] {
+        [
+            self.ask(&["HLEN", "seawall:{q}:jobs"]).await,
+            self.ask(&["LLEN", "seawall:{q}:ready"]).await,
+            self.ask(&["ZCARD", "seawall:{q}:later"]).await,
+            self.ask(&["HLEN", "seawall:{q}:running"]).await,
+            self.ask(&["ZCARD", "seawall:{q}:dead"]).await,
+        ]
+    }
+
+    /// Waits until the queue `q` has nothing left.
+    pub(crate) async fn emptied(&self) {
+        wait_until("the queue to be empty", PATIENCE, || async {
+            self.places().await == [0; 5]
+        })
+        .await
+        .unwrap();
+        let left: u64 = self.ask(&["HLEN", "seawall:{q}:failures"]).await;
+        assert_eq!(left, 0, "failures of jobs that are no more");
+    }
+
+    pub(crate) async fn counted(&self, what: &str) -> u64 {
+        let count: Option<u64> = self.ask(&["HGET", "seawall:{q}:counters", what]).await;
+        count.unwrap_or_default()
+    }
+}
+
+/// With a connection to Redis.
+pub(crate) async fn connected(builder: stack::Builder) -> Seawall {
+    let seawall = builder.connect().await.unwrap();
+    seawall.connection().wait_ready(PATIENCE).await.unwrap();
+    seawall
+}
+
+/// Enqueues a job with this payload for the workers of `q`.
+pub(crate) async fn enqueue(seawall: &Seawall, payload: impl ToString) -> JobId {
+    let job = Job::new("q", payload.to_string()).for_worker();
+    let id = job.id();
+    let _ = seawall.enqueue(job).await.unwrap();
+    id
+}
+
+/// A worker that runs until it is stopped.
+pub(crate) struct Run {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<WorkerReport, WorkerError>>,
+}
+
+impl Run {
+    pub(crate) fn start<M: 'static>(
+        worker: worker::Builder,
+        handler: impl IntoHandler<M> + Send + 'static,
+    ) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let worker = worker.shutdown_on(stopped);
+        let task = tokio::spawn(async move { worker.run(handler).await });
+        Self {
+            stop: Some(stop),
+            task,
+        }
+    }
+
+    /// Tells it to end, and waits for that.
+    pub(crate) async fn stop(mut self) -> WorkerReport {
+        let _ = self.stop.take().unwrap().send(());
+        self.task.await.unwrap().unwrap()
+    }
+
+    /// Drops its future in the middle of whatever it does.
+    pub(crate) async fn abort(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+/// What has been executed, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Executed(Arc<Mutex<Vec<String>>>);
+
+impl Executed {
+    pub(crate) fn note(&self, what: impl ToString) {
+        self.0.lock().unwrap().push(what.to_string());
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    pub(crate) fn counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for what in self.all() {
+            *counts.entry(what).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Waits until so many executions have been noted.
+    pub(crate) async fn reach(&self, count: usize) {
+        wait_until("executions", PATIENCE, || async { self.len() >= count })
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.all()));
+    }
+}
+
+pub(crate) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+pub(crate) fn text(payload: &[u8]) -> String {
+    String::from_utf8(payload.to_vec()).unwrap()
+}
