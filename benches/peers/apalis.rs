@@ -42,8 +42,8 @@ impl Queue {
         let connection = apalis_redis::connect(url).await.expect("Redis answers");
         let config = Config::default()
             .queue(name)
-            .batch_size(std::env::var("AP_BATCH").map_or(BATCH, |b| b.parse().unwrap()))
-            .lock_tasks(std::env::var("AP_LOCK").is_ok())
+            .batch_size(BATCH)
+            .lock_tasks(false)
             .emit_events(false);
         Self {
             storage: RedisStorage::<String, ConnectionManager>::new(connection)

@@ -13,6 +13,7 @@ mod report;
 
 use std::{
     fs,
+    future::ready,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -20,7 +21,11 @@ use std::{
     time::Duration,
 };
 
-use seawall::chaos::RedisServer;
+use seawall::{
+    Job, Seawall,
+    chaos::RedisServer,
+    worker::{Delivery, Failure},
+};
 use seawall_peers::Queue;
 use tokio::{
     sync::{Semaphore, oneshot},
@@ -46,16 +51,26 @@ async fn main() {
     );
     report.condition("runtime", &"multi-threaded, a worker a core");
 
+    let spool = report::scratch();
+    let seawall = Contender::Seawall(seawall(&redis, &spool).await);
     let apalis = Contender::Apalis(redis.url());
     for concurrency in [1, 16, 256] {
-        let mut measured: [Measured; 1] = Default::default();
+        let mut measured: [Measured; 2] = Default::default();
         for round in 0..rounds {
-            for (contender, measured) in [&apalis].into_iter().zip(&mut measured) {
+            for (contender, measured) in [&seawall, &apalis].into_iter().zip(&mut measured) {
                 let run = Run::new(&redis, round, concurrency, jobs);
-                run.enqueue_and_work(contender, WAITING, measured).await;
+                run.enqueue_and_work(contender, measured).await;
             }
         }
-        show(&mut report, concurrency, &mut measured);
+        show_both(&mut report, concurrency, measured);
+    }
+    for concurrency in [1, 16, 256] {
+        let mut measured = Measured::default();
+        for round in 0..rounds {
+            let run = Run::new(&redis, round, concurrency, jobs);
+            run.enqueue_then_work(&seawall, &mut measured).await;
+        }
+        show_ours(&mut report, concurrency, measured);
     }
     report.finish();
 }
@@ -65,18 +80,19 @@ const PAYLOAD: usize = 256;
 const PRODUCERS: u64 = 16;
 const AT_A_TIME: u64 = 100;
 /// How many jobs may wait at a time.
-const WAITING: u64 = 4_000;
+const WAITING: usize = 4_000;
 /// Only ends a run that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 enum Contender {
+    Seawall(Seawall),
     Apalis(String),
 }
 
 /// Of one contender, a value a round.
 #[derive(Default)]
 struct Measured {
-    done: Rounds,
+    rate: Rounds,
     redis_cores: Rounds,
     own_cores: Rounds,
 }
@@ -103,16 +119,29 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The worker is there before the first job.
-    async fn enqueue_and_work(&self, contender: &Contender, room: u64, measured: &mut Measured) {
-        self.room.add_permits(room as usize);
-        let cores = Cores::now(self.redis).await;
-        let began = Instant::now();
-        let (stop, worker) = self.start_worker(contender).await;
+    /// The worker is there before the first job, and never has more than [`WAITING`] before it.
+    async fn enqueue_and_work(&self, contender: &Contender, measured: &mut Measured) {
+        self.room.add_permits(WAITING);
+        let meter = Meter::start(self.redis).await;
+        let worker = self.start_worker(contender).await;
         self.enqueue(contender).await;
         self.all_acknowledged(contender).await;
-        measured.push(self.jobs, began, cores, Cores::now(self.redis).await);
+        measured.push(self.jobs, meter.stop(self.redis).await);
+        self.clear(worker).await;
+    }
 
+    /// The worker comes when all jobs are in the queue.
+    async fn enqueue_then_work(&self, contender: &Contender, measured: &mut Measured) {
+        self.room.add_permits(self.jobs as usize);
+        self.enqueue(contender).await;
+        let meter = Meter::start(self.redis).await;
+        let worker = self.start_worker(contender).await;
+        self.all_acknowledged(contender).await;
+        measured.push(self.jobs, meter.stop(self.redis).await);
+        self.clear(worker).await;
+    }
+
+    async fn clear(&self, (stop, worker): (oneshot::Sender<()>, JoinHandle<()>)) {
         drop(stop);
         worker.await.expect("the worker ends");
         let flush = redis::cmd("FLUSHALL").arg("SYNC").to_owned();
@@ -126,6 +155,17 @@ impl<'a> Run<'a> {
             let batches = batches(share);
             let room = Arc::clone(&self.room);
             match contender {
+                Contender::Seawall(seawall) => {
+                    let (seawall, queue) = (seawall.clone(), self.queue.clone());
+                    producers.spawn(async move {
+                        for count in batches {
+                            take(&room, count).await;
+                            let jobs = (0..count).map(|_| job(&queue));
+                            let receipts = seawall.enqueue_all(jobs).await;
+                            assert!(receipts.iter().all(Result::is_ok), "all are taken");
+                        }
+                    });
+                }
                 Contender::Apalis(url) => {
                     let mut queue = Queue::connect(url, &self.queue).await;
                     producers.spawn(async move {
@@ -152,6 +192,17 @@ impl<'a> Run<'a> {
             }
         };
         let worker = match contender {
+            Contender::Seawall(seawall) => {
+                let worker = seawall.worker(&*self.queue).concurrency(concurrency);
+                let worker = worker.shutdown_on(stopped);
+                tokio::spawn(async move {
+                    let handler = move |_: String, _: Delivery| {
+                        handled();
+                        ready(Ok::<_, Failure>(()))
+                    };
+                    worker.run(handler).await.expect("the settings are right");
+                })
+            }
             Contender::Apalis(url) => {
                 let queue = Queue::connect(url, &self.queue).await;
                 tokio::spawn(
@@ -173,23 +224,43 @@ impl<'a> Run<'a> {
     }
 
     async fn acknowledged(&self, contender: &Contender) -> u64 {
-        match contender {
+        let ask = match contender {
+            Contender::Seawall(_) => {
+                let counters = format!("seawall:{{{}}}:counters", self.queue);
+                redis::cmd("HGET").arg(counters).arg("succeeded").to_owned()
+            }
             Contender::Apalis(_) => {
                 let done = format!("{}:done", self.queue);
-                let done = redis::cmd("SCARD").arg(done).to_owned();
-                self.redis.command(&done).await.expect("Redis answers")
+                redis::cmd("SCARD").arg(done).to_owned()
             }
-        }
+        };
+        let done: Option<u64> = self.redis.command(&ask).await.expect("Redis answers");
+        done.unwrap_or(0)
     }
 }
 
 impl Measured {
-    fn push(&mut self, jobs: u64, began: Instant, before: Cores, after: Cores) {
-        let seconds = began.elapsed().as_secs_f64();
-        self.done.push(jobs as f64 / seconds);
-        self.redis_cores.push((after.redis - before.redis) / seconds);
-        self.own_cores.push((after.own - before.own) / seconds);
+    fn push(&mut self, jobs: u64, took: Took) {
+        self.rate.push(jobs as f64 / took.seconds);
+        self.redis_cores.push(took.redis_cores);
+        self.own_cores.push(took.own_cores);
     }
+}
+
+async fn seawall(redis: &RedisServer, spool: &tempfile::TempDir) -> Seawall {
+    let seawall = Seawall::builder(&redis.url(), spool)
+        .expect("the settings are right")
+        .connect()
+        .await
+        .expect("the spool opens");
+    let connected = seawall.connection().wait_ready(PATIENCE).await;
+    connected.expect("Redis answers");
+    seawall
+}
+
+fn job(queue: &str) -> Job {
+    let job = Job::json(queue, &payload()).expect("a text can be written as JSON");
+    job.for_worker()
 }
 
 fn batches(mut left: u64) -> impl Iterator<Item = u64> + Send {
@@ -210,48 +281,92 @@ fn payload() -> String {
     "x".repeat(PAYLOAD - 2)
 }
 
-/// Seconds of processor time so far, of Redis and of this program.
-struct Cores {
+/// The clock on the wall, and those of the processors.
+struct Meter {
+    began: Instant,
     redis: f64,
     own: f64,
 }
 
-impl Cores {
-    async fn now(redis: &RedisServer) -> Self {
-        let info: String = redis
-            .command(redis::cmd("INFO").arg("cpu"))
-            .await
-            .expect("Redis answers");
-        let of = |name: &str| -> f64 {
-            let value = info.lines().find_map(|line| line.strip_prefix(name));
-            value
-                .and_then(|value| value.trim().parse().ok())
-                .unwrap_or(0.0)
-        };
-        let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
-        let own = tasks.filter_map(|task| {
-            let line = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            line.split(' ').next()?.parse::<f64>().ok()
-        });
+/// How long something has taken, and how many cores it has kept busy meanwhile.
+struct Took {
+    seconds: f64,
+    redis_cores: f64,
+    own_cores: f64,
+}
+
+impl Meter {
+    async fn start(redis: &RedisServer) -> Self {
+        let (of_redis, own) = (seconds_of_redis(redis).await, own_seconds());
         Self {
-            redis: of("used_cpu_user:") + of("used_cpu_sys:"),
-            own: own.sum::<f64>() / 1e9,
+            began: Instant::now(),
+            redis: of_redis,
+            own,
+        }
+    }
+
+    async fn stop(self, redis: &RedisServer) -> Took {
+        let seconds = self.began.elapsed().as_secs_f64();
+        Took {
+            seconds,
+            redis_cores: (seconds_of_redis(redis).await - self.redis) / seconds,
+            own_cores: (own_seconds() - self.own) / seconds,
         }
     }
 }
 
-fn show(report: &mut Report, concurrency: usize, measured: &mut [Measured; 1]) {
-    let [apalis] = measured;
+/// Of processor time, since it has been there.
+async fn seconds_of_redis(redis: &RedisServer) -> f64 {
+    let info = redis::cmd("INFO").arg("cpu").to_owned();
+    let info: String = redis.command(&info).await.expect("Redis answers");
+    let seconds = ["used_cpu_user:", "used_cpu_sys:"].map(|name| -> f64 {
+        let value = info.lines().find_map(|line| line.strip_prefix(name));
+        value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    });
+    seconds.iter().sum()
+}
+
+/// Of this process's threads that there are now.
+fn own_seconds() -> f64 {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let nanoseconds = threads.filter_map(|thread| {
+        let line = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        line.split(' ').next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() / 1e9
+}
+
+fn show_both(report: &mut Report, concurrency: usize, measured: [Measured; 2]) {
+    let [mut ours, mut theirs] = measured;
     let what = format!("enqueue and work, concurrency {concurrency}");
-    report.row(Row::new(what, Unit::PerSecond, apalis.done.median()));
-    report.row(Row::new(
-        "  cores of Redis",
-        Unit::Count,
-        apalis.redis_cores.median(),
-    ));
-    report.row(Row::new(
-        "  cores of the program",
-        Unit::Count,
-        apalis.own_cores.median(),
-    ));
+    let row = Row::new(what, Unit::PerSecond, ours.rate.median())
+        .against(APALIS, theirs.rate.median())
+        .goal(Goal::RatioAtLeast(5.0));
+    report.row(row);
+    for (whose, ours, theirs) in [
+        ("  busy cores, Redis", ours.redis_cores, theirs.redis_cores),
+        ("  busy cores, program", ours.own_cores, theirs.own_cores),
+    ] {
+        let row = Row::new(whose, Unit::Count, share(ours)).against(APALIS, share(theirs));
+        report.row(row);
+    }
+}
+
+fn show_ours(report: &mut Report, concurrency: usize, mut measured: Measured) {
+    let what = format!("work off a full queue, concurrency {concurrency}");
+    let row = Row::new(what, Unit::PerSecond, measured.rate.median());
+    report.row(row.goal(Goal::AtLeast(100_000.0)));
+    for (whose, cores) in [
+        ("  busy cores, Redis", measured.redis_cores),
+        ("  busy cores, program", measured.own_cores),
+    ] {
+        report.row(Row::new(whose, Unit::Count, share(cores)));
+    }
+}
+
+const APALIS: &str = "apalis-redis";
+
+/// To two digits.
+fn share(mut cores: Rounds) -> f64 {
+    (cores.median() * 100.0).round() / 100.0
 }

@@ -6,4 +6,5 @@
 )]
 
 mod basic;
+mod chaos;
 mod support;
