@@ -32,7 +32,7 @@ pub(super) struct Settling {
     queue: Arc<str>,
     spool: Spooling<Write>,
     metrics: WorkerQueueMetrics,
-    waiting: VecDeque<(ResponseFuture<Write>, Operation)>,
+    waiting: VecDeque<Waiting>,
     refused: VecDeque<Operation>,
     /// When to hand in what was refused.
     again: Option<Instant>,
@@ -41,6 +41,14 @@ pub(super) struct Settling {
     settled: VecDeque<Operation>,
     remembers: usize,
     kept: u64,
+}
+
+/// A completion whose receipt is to come.
+struct Waiting {
+    receipt: ResponseFuture<Write>,
+    operation: Operation,
+    /// It has had a receipt before.
+    again: bool,
 }
 
 /// What is known here of an execution that Redis still takes for running.
@@ -76,8 +84,23 @@ impl Settling {
 
     /// Hands it to the spool.
     pub(super) fn hand_in(&mut self, operation: Operation) {
+        self.wait_for(operation, false);
+    }
+
+    /// Hands in what has had its receipt, and Redis does not have: it is on disk, or was lost by Redis.
+    ///
+    /// If it comes twice, the second one changes nothing.
+    pub(super) fn hand_in_again(&mut self, operation: Operation) {
+        self.wait_for(operation, true);
+    }
+
+    fn wait_for(&mut self, operation: Operation, again: bool) {
         let write = operation.clone().into_write(self.queue.clone());
-        self.waiting.push_back((self.spool.call(write), operation));
+        self.waiting.push_back(Waiting {
+            receipt: self.spool.call(write),
+            operation,
+            again,
+        });
         self.metrics.unsettled.inc();
     }
 
@@ -99,12 +122,12 @@ impl Settling {
     /// Takes the receipts that are there, and hands in again what is due; whether anything has been settled.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut any = false;
-        while let Some((receipt, _)) = self.waiting.front_mut() {
-            let Poll::Ready(receipt) = Pin::new(receipt).poll(cx) else {
+        while let Some(first) = self.waiting.front_mut() {
+            let Poll::Ready(receipt) = Pin::new(&mut first.receipt).poll(cx) else {
                 break;
             };
-            if let Some((_, operation)) = self.waiting.pop_front() {
-                self.settle(operation, receipt, now);
+            if let Some(settled) = self.waiting.pop_front() {
+                self.settle(settled, receipt, now);
                 any = true;
             }
         }
@@ -120,10 +143,13 @@ impl Settling {
         any
     }
 
-    fn settle(&mut self, operation: Operation, receipt: Result<Receipt, Error>, now: Instant) {
+    fn settle(&mut self, settled: Waiting, receipt: Result<Receipt, Error>, now: Instant) {
+        let Waiting {
+            operation, again, ..
+        } = settled;
         match receipt {
             Ok(receipt) if receipt.place() != Place::Dropped => {
-                if receipt.is_spooled() {
+                if receipt.is_spooled() && !again {
                     self.kept += 1;
                     self.metrics.kept.inc();
                 }
@@ -171,7 +197,7 @@ impl Settling {
         if executions.is_empty() {
             return Vec::new();
         }
-        let moving = self.waiting.iter().map(|(_, operation)| operation);
+        let moving = self.waiting.iter().map(|waiting| &waiting.operation);
         let moving = moving.chain(&self.refused);
         let moving = moving.map(|operation| (key(operation), None));
         let settled = self.settled.iter();

@@ -7,4 +7,7 @@
 
 mod basic;
 mod chaos;
+mod leases;
+mod outage;
+mod shutdown;
 mod support;

@@ -15,7 +15,10 @@ use seawall::{
     worker::{self, IntoHandler, WorkerError, WorkerReport},
 };
 use tempfile::TempDir;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -157,6 +160,42 @@ impl Executed {
             .await
             .unwrap_or_else(|error| panic!("{error}: {:?}", self.all()));
     }
+}
+
+/// What handlers wait for until the test lets them go on.
+#[derive(Clone)]
+pub(crate) struct Gate(watch::Sender<bool>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub(crate) async fn passed(&self) {
+        let mut opened = self.0.subscribe();
+        opened.wait_for(|open| *open).await.unwrap();
+    }
+}
+
+/// The sum of the counters `name` that have all these values of labels.
+pub(crate) fn counter(registry: &prometheus::Registry, name: &str, values: &[&str]) -> f64 {
+    let families = registry.gather();
+    let metrics = families.iter().filter(|family| family.name() == name);
+    metrics
+        .flat_map(|family| family.get_metric())
+        .filter(|metric| {
+            let labels = metric.get_label();
+            let has = |value: &&str| labels.iter().any(|label| label.value() == *value);
+            values.iter().all(has)
+        })
+        .map(|metric| metric.get_counter().get_value())
+        .sum()
 }
 
 pub(crate) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {

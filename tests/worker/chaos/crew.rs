@@ -1,9 +1,6 @@
 //! A worker in a process of its own, to be hurt: [`Worker`], and what it runs.
 
-use std::{
-    env, fs::File, path::PathBuf, process::Stdio, sync::Arc, thread,
-    time::Duration,
-};
+use std::{env, fs::File, path::PathBuf, process::Stdio, sync::Arc, thread, time::Duration};
 
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};

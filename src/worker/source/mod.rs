@@ -1,5 +1,7 @@
 //! One queue at one deployment, as a worker sees it: [`Source`].
 
+mod news;
+
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -9,15 +11,14 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use rand::Rng;
-use redis::Value;
 use tokio::{sync::watch, time::Instant};
 use tower::ServiceExt;
 
 use super::{
     Delivery, Line, WorkerId,
     lease::Lease,
-    settle::{Known, Settling},
-    turn::{Answer, Round, Taken, Turn, leave},
+    settle::Settling,
+    turn::{Taken, Turn, leave},
     wait,
 };
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
 pub(super) struct Source {
     pub(super) queue: Arc<str>,
     pub(super) weight: u32,
-    /// How far it has come: see [`weights`](super::weights).
+    /// How far it has come: see `weights`.
     pub(super) pass: u64,
     pub(super) was_active: bool,
     pub(super) metrics: WorkerQueueMetrics,
@@ -343,167 +344,6 @@ impl Source {
             status,
         } = &self.news;
         settled || answer.is_some() || woken.is_some() || *status
-    }
-
-    /// Acts on what has come, with so many slots free; what is left for others to act on.
-    pub(super) fn take_news(&mut self, now: Instant, free: usize) -> Arrival {
-        let News {
-            answer,
-            woken,
-            status,
-        } = std::mem::take(&mut self.news);
-        if status {
-            let Status { up, generation, .. } = self.status;
-            if self.lease.observe(up, generation, now) {
-                // A failover may have lost what Redis knew.
-                self.out_of_step |= self.number > 0;
-            }
-            if up {
-                self.not_before = None;
-            }
-        }
-        if let Some(woken) = woken {
-            self.woken(woken, now, free);
-        }
-        match answer {
-            Some((turn, answer)) => match answer.and_then(Answer::read) {
-                Ok(Answer::Round(round)) => self.round(&turn, round, now),
-                Ok(Answer::Gone) => self.gone(),
-                Ok(Answer::Late) => {
-                    self.out_of_step = true;
-                    Arrival::default()
-                }
-                Err(error) => {
-                    self.failed(&turn, &error, now);
-                    Arrival::default()
-                }
-            },
-            None => Arrival::default(),
-        }
-    }
-
-    fn woken(&mut self, woken: Result<Reply, Error>, now: Instant, free: usize) {
-        match woken {
-            Ok(reply) => {
-                // Not woken: it looks all the same, since a token may have been lost.
-                let token = !matches!(reply.into_value(), Value::Nil);
-                self.hungry = true;
-                self.passes_on = token && free == 0;
-            }
-            Err(_) => {
-                // No connection was free for this, or it broke.
-                self.look = Some(now + wait::between_looks(self.looks, rand::rng().random()));
-                self.looks = self.looks.saturating_add(1);
-            }
-        }
-    }
-
-    fn round(&mut self, turn: &Flying, round: Round, now: Instant) -> Arrival {
-        self.failures = 0;
-        self.lease.renewed(turn.sent, turn.tells);
-        self.metrics.renewals.inc();
-        self.clock = Some((now, round.now_ms));
-        let until = |due: u64| now + Duration::from_millis(due.saturating_sub(round.now_ms));
-        self.due = round.next_due_ms.map(until);
-        self.show(&round);
-        let mut arrival = Arrival::default();
-        match turn.purpose {
-            Purpose::Take => {
-                // After some there are often more, which nobody was woken for.
-                self.hungry = round.depths.ready > 0 || !round.jobs.is_empty();
-                if !round.jobs.is_empty() {
-                    self.looks = 0;
-                }
-                arrival.jobs = round.jobs;
-            }
-            Purpose::Claim => {
-                let more = round.cursor != "0" || !round.claimed.is_empty();
-                self.lease.looked(now, more);
-                self.cursor = round.cursor;
-                arrival.abandoned = round.claimed;
-            }
-            Purpose::Resync => {
-                self.out_of_step = false;
-                self.hungry = true;
-                let unknown = self.not_known(round.jobs);
-                match self.in_doubt.take() {
-                    Some(Purpose::Claim) => arrival.abandoned = unknown,
-                    _ => arrival.jobs = unknown,
-                }
-                let lost = round.lost.iter();
-                arrival.lost = lost.filter_map(|id| self.running.remove(id)).collect();
-            }
-        }
-        arrival
-    }
-
-    /// Those of which nothing is known here. What has been decided about the others is handed in again, if Redis
-    /// does not have it.
-    fn not_known(&mut self, jobs: Vec<Taken>) -> Vec<Taken> {
-        let executions: Vec<_> = jobs.iter().map(|job| (job.id, job.attempt)).collect();
-        let known = self.settling.known(&executions);
-        let mut unknown = Vec::new();
-        for (job, known) in jobs.into_iter().zip(known) {
-            match known {
-                Some(Known::OnItsWay) => {}
-                Some(Known::Settled(operation)) => self.settling.hand_in(operation),
-                None => unknown.push(job),
-            }
-        }
-        unknown
-    }
-
-    fn show(&self, round: &Round) {
-        let gauges = [
-            (&self.metrics.jobs_queued, round.depths.ready),
-            (&self.metrics.jobs_scheduled, round.depths.later),
-            (&self.metrics.jobs_running, round.depths.running),
-            (&self.metrics.jobs_dead, round.depths.dead),
-        ];
-        for (gauge, depth) in gauges {
-            gauge.set(i64::try_from(depth).unwrap_or(i64::MAX));
-        }
-    }
-
-    /// Others have taken this worker for dead, and what it executes is theirs.
-    fn gone(&mut self) -> Arrival {
-        let lost: Vec<_> = self.running.drain().map(|(_, running)| running).collect();
-        tracing::warn!(
-            queue = &*self.queue,
-            worker = self.id.as_str(),
-            lost = lost.len(),
-            "taken for dead: what was executed is cancelled"
-        );
-        self.id = WorkerId::fresh();
-        self.number = 0;
-        self.lease.begin_anew();
-        self.out_of_step = false;
-        self.in_doubt = None;
-        self.hungry = true;
-        Arrival {
-            lost,
-            ..Arrival::default()
-        }
-    }
-
-    fn failed(&mut self, turn: &Flying, error: &Error, now: Instant) {
-        if error.may_have_landed() {
-            self.out_of_step = true;
-            if turn.purpose != Purpose::Resync {
-                self.in_doubt = Some(turn.purpose);
-            }
-        }
-        if error.is_permanent() && self.failures == 0 {
-            tracing::error!(
-                queue = &*self.queue,
-                reason = error.reason(),
-                "the queue can't be worked: it is tried again"
-            );
-        }
-        self.failures = self.failures.saturating_add(1);
-        let sample = rand::rng().random();
-        self.not_before =
-            Some(now + wait::after_failures(self.failures, error.retry_after(), sample));
     }
 
     /// Says that the worker works no more, if Redis has ever heard of it, and all it had to tell is settled.

@@ -1,0 +1,174 @@
+//! How a worker ends: in time, too late, while Redis is away, or in the middle of everything.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use seawall::{
+    chaos::wait_until,
+    worker::{Delivery, Failure},
+};
+
+use crate::support::{Bench, Executed, Gate, PATIENCE, Run, enqueue, numbers, text};
+
+#[tokio::test]
+async fn handlers_may_finish_and_nothing_new_is_begun() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    for number in 0..6 {
+        enqueue(&seawall, number).await;
+    }
+    let (noting, waiting) = (executed.clone(), gate.clone());
+    let run = Run::start(seawall.worker("q").concurrency(2), move |job: Delivery| {
+        let (executed, gate) = (noting.clone(), waiting.clone());
+        async move {
+            executed.note(text(job.payload()));
+            gate.passed().await;
+            Ok::<_, Failure>(())
+        }
+    });
+    executed.reach(2).await;
+    let (report, ()) = tokio::join!(run.stop(), async { gate.open() });
+    assert_eq!((report.started, report.succeeded), (2, 2));
+    assert_eq!(executed.len(), 2);
+    assert_eq!(bench.places().await, [4, 4, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_is_given_back_to_the_front_and_does_not_count() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let executed = Executed::default();
+    for number in 0..4 {
+        enqueue(&seawall, number).await;
+    }
+    let noting = executed.clone();
+    let worker = seawall.worker("q").concurrency(2);
+    let run = Run::start(
+        worker.shutdown_within(Duration::from_millis(20)),
+        move |job: Delivery| {
+            noting.note(text(job.payload()));
+            std::future::pending::<Result<(), Failure>>()
+        },
+    );
+    executed.reach(2).await;
+    let report = run.stop().await;
+    assert_eq!((report.started, report.released), (2, 2));
+    assert_eq!(bench.places().await, [4, 4, 0, 0, 0]);
+    let noting = executed.clone();
+    let run = Run::start(seawall.worker("q").concurrency(1), move |job: Delivery| {
+        let executed = noting.clone();
+        async move {
+            assert_eq!((job.attempt(), job.error()), (1, None));
+            executed.note(text(job.payload()));
+            Ok::<_, Failure>(())
+        }
+    });
+    executed.reach(6).await;
+    bench.emptied().await;
+    run.stop().await;
+    let mut again = executed.all().split_off(2);
+    assert_eq!(again[2..], ["2", "3"], "those that were begun are in front");
+    again.sort();
+    assert_eq!(again, numbers(0..4));
+    assert_eq!(bench.counted("released").await, 2);
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_while_redis_is_away_loses_nothing() {
+    let mut bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    enqueue(&seawall, "done").await;
+    let (noting, waiting) = (executed.clone(), gate.clone());
+    let run = Run::start(seawall.worker("q"), move |job: Delivery| {
+        let (executed, gate) = (noting.clone(), waiting.clone());
+        async move {
+            executed.note(text(job.payload()));
+            gate.passed().await;
+            Ok::<_, Failure>(())
+        }
+    });
+    executed.reach(1).await;
+    bench.redis.kill().await.unwrap();
+    gate.open();
+    let report = run.stop().await;
+    assert_eq!((report.completions_kept, report.completions_lost), (1, 0));
+    let left = seawall.shutdown(Duration::from_millis(50)).await.unwrap();
+    assert_eq!(left, 1);
+    drop(seawall);
+    // The next run of the program, which has no worker yet.
+    let _seawall = bench.builder().connect().await.unwrap();
+    bench.redis.restart().await.unwrap();
+    bench.emptied().await;
+    assert_eq!(bench.counted("succeeded").await, 1);
+    assert_eq!(executed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_leaves_nothing_running() {
+    struct Dropped(Arc<AtomicBool>);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let executed = Executed::default();
+    let is_dropped = Arc::new(AtomicBool::new(false));
+    enqueue(&seawall, "job").await;
+    let (noting, flag) = (executed.clone(), is_dropped.clone());
+    let run = Run::start(seawall.worker("q"), move |_: Delivery| {
+        let (executed, dropped) = (noting.clone(), Dropped(flag.clone()));
+        async move {
+            executed.note("begun");
+            std::future::pending::<()>().await;
+            drop(dropped);
+            Ok::<_, Failure>(())
+        }
+    });
+    executed.reach(1).await;
+    run.abort().await;
+    wait_until("the handler to be dropped", PATIENCE, || async {
+        is_dropped.load(Ordering::Acquire)
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        bench.places().await,
+        [1, 0, 0, 1, 0],
+        "until the lease ends"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_keeps_its_seawall_and_an_idle_one_ends_at_once() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let executed = Executed::default();
+    let noting = executed.clone();
+    let run = Run::start(seawall.worker("q"), move |job: Delivery| {
+        let executed = noting.clone();
+        async move {
+            executed.note(text(job.payload()));
+            Ok::<_, Failure>(())
+        }
+    });
+    enqueue(&seawall, "one").await;
+    executed.reach(1).await;
+    bench.emptied().await;
+    drop(seawall);
+    let dir = tempfile::tempdir().unwrap();
+    let other = seawall::Seawall::builder(&bench.redis.url(), dir.path()).unwrap();
+    let other = other.connect().await.unwrap();
+    enqueue(&other, "two").await;
+    executed.reach(2).await;
+    bench.emptied().await;
+    assert_eq!(run.stop().await.succeeded, 2);
+}
