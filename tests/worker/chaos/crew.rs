@@ -296,14 +296,6 @@ impl Worker {
         self.did(Cause::Killed, from, now());
     }
 
-    /// Waits until it has died of what it did.
-    pub(super) async fn dies(&mut self) {
-        let from = now();
-        let died = timeout(PLENTY, self.child.wait()).await;
-        assert!(!died.unwrap().unwrap().success(), "{}", self.stderr());
-        self.did(Cause::Killed, from, now());
-    }
-
     /// Whether it has died by now.
     pub(super) fn has_died(&mut self) -> bool {
         let died = self.child.try_wait().unwrap().is_some();

@@ -50,6 +50,8 @@ async fn every_job_ends_although_a_failover_loses_starts_and_ends_of_executions(
         set.revive().await.unwrap();
 
         scene.settled().await;
+        // What no replica has yet would be kept on disk.
+        set.wait_until_replicated().await.unwrap();
         first.stop().await;
         second.stop().await;
         let balance = scene.balance().await;
