@@ -23,6 +23,7 @@
 //! | module | changes when |
 //! |---|---|
 //! | [`stack`] | the order of the line changes: [`Seawall`] and its builder |
+//! | [`worker`] | how jobs are run changes |
 //! | [`job`] | what a job is, or becomes in Redis, changes |
 //! | [`sequence`] | the scripts that apply a batch change |
 //! | [`wrap`] | how somebody else's client is made the end of the line changes |

@@ -58,6 +58,7 @@ mod directory;
 mod failover;
 mod health;
 mod identity;
+mod queue;
 mod recovery;
 mod settings;
 mod target;

@@ -10,7 +10,7 @@ use crate::{breaker::BreakerHandle, connect::Connection, sequence::Write, spool:
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     arms: &'a Arms,
-    arm: &'a Arm,
+    pub(super) arm: &'a Arm,
     at: usize,
 }
 

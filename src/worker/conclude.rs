@@ -80,9 +80,12 @@ impl Judge {
         let error = TaskError::after(earlier, attempt, died.is_some());
         let failed = Failed {
             failure,
-            attempt: execution.attempt,
+            // A requeued job has all its retries anew.
+            attempt: execution
+                .attempt
+                .saturating_sub(error.attempts_before_requeue()),
             deaths: died.map(|_| error.deaths()),
-            age: record.map_or(Duration::ZERO, |record| age(record, now_ms)),
+            age: record.map_or(Duration::ZERO, |record| age(record, &error, now_ms)),
         };
         let own = record.and_then(|record| record.handling.retries());
         let retry = |execution, error: &TaskError, due_ms, put_off| {
@@ -124,9 +127,17 @@ impl Judge {
     }
 
     /// How many retries a job has left that is executed for this time.
-    pub(super) fn retries_left(&self, record: &Record, attempt: u32) -> u32 {
+    pub(super) fn retries_left(
+        &self,
+        record: &Record,
+        attempt: u32,
+        earlier: Option<&TaskError>,
+    ) -> u32 {
         let retries = record.handling.retries().unwrap_or(&self.rules.retries);
-        retries.max().saturating_sub(attempt.saturating_sub(1))
+        let before = earlier.map_or(0, TaskError::attempts_before_requeue);
+        retries
+            .max()
+            .saturating_sub(attempt.saturating_sub(before + 1))
     }
 
     pub(super) fn keeps_result(&self, record: &Record) -> bool {
@@ -147,9 +158,10 @@ fn own_or(
     own.unwrap_or(default)
 }
 
-/// Since it was first to be executed.
-fn age(record: &Record, now_ms: u64) -> Duration {
+/// Since it was first to be executed, or was requeued.
+fn age(record: &Record, error: &TaskError, now_ms: u64) -> Duration {
     let since = record.enqueued_ms.max(record.due_ms);
+    let since = since.max(error.requeued_ms().unwrap_or(0));
     Duration::from_millis(now_ms.saturating_sub(since))
 }
 

@@ -22,11 +22,11 @@ pub(super) type Predicate = Arc<dyn Fn(&Failure) -> bool + Send + Sync>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failed<'a> {
     pub(super) failure: &'a Failure,
-    /// Which execution it was; 1 is the first.
+    /// Which execution it was since the job was enqueued, or requeued; 1 is the first.
     pub(super) attempt: u32,
     /// If its worker died: in how many executions of the job one has, this one included.
     pub(super) deaths: Option<u32>,
-    /// Since the job was first to be executed: enqueued, or due if it was scheduled.
+    /// Since the job was first to be executed: enqueued, or due if it was scheduled; or since it was requeued.
     pub(super) age: Duration,
 }
 

@@ -95,7 +95,9 @@ impl Dispatcher {
             id: job.id,
             queue: source.queue.clone(),
             attempt: job.attempt,
-            retries_left: self.judge.retries_left(&record, job.attempt),
+            retries_left: self
+                .judge
+                .retries_left(&record, job.attempt, earlier.as_ref()),
             keeps_result: self.judge.keeps_result(&record),
             record,
             error: earlier,

@@ -105,6 +105,7 @@ mod jobs;
 mod lease;
 mod line;
 mod presence;
+mod queue;
 mod report;
 mod settle;
 mod source;
@@ -121,6 +122,10 @@ pub use self::{
     failure::Failure,
     handler::{Handler, IntoHandler, OfService, Output, Plain, Typed},
     presence::WorkerId,
+    queue::{
+        InvalidJobState, JobInfo, JobPage, JobState, Page, Queue, QueueCounters, QueueStat,
+        WorkerCounters, WorkerInfo, WorkerState, queues,
+    },
     report::{WorkerError, WorkerReport},
     task_error::{FailedAttempt, TaskError},
 };

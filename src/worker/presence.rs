@@ -14,6 +14,11 @@ impl WorkerId {
         Self(Uuid::now_v7().simple().to_string().into())
     }
 
+    /// One that is found in the keys of a queue.
+    pub(super) fn of(token: String) -> Self {
+        Self(token.into())
+    }
+
     /// As the keys of the queue have it.
     pub(super) fn token(&self) -> &Arc<str> {
         &self.0

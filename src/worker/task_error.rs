@@ -21,8 +21,18 @@ use super::{
 pub struct TaskError {
     tries: u32,
     deaths: u32,
+    requeue: Option<Requeue>,
     /// Oldest first. Empty only if what was stored could not be read.
     history: Vec<FailedAttempt>,
+}
+
+/// Somebody gave a dead letter another chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Requeue {
+    /// How many executions had failed by then.
+    tries: u32,
+    /// Milliseconds since 1970.
+    at: u64,
 }
 
 /// One execution of a job that failed.
@@ -49,9 +59,27 @@ impl TaskError {
         self.latest().map_or("", FailedAttempt::message)
     }
 
-    /// How many retries had been made when it failed last: 0 after the first execution.
+    /// How many retries had been made when it failed last: 0 after the first execution. If it was requeued by hand,
+    /// those since then.
     pub fn retry_count(&self) -> u32 {
-        self.tries.saturating_sub(1)
+        let since = self.tries.saturating_sub(self.attempts_before_requeue());
+        since.saturating_sub(1)
+    }
+
+    /// When somebody last gave the job another chance, after it had been dead: see
+    /// [`Queue::requeue`](super::Queue::requeue).
+    pub fn requeued_at(&self) -> Option<SystemTime> {
+        self.requeued_ms().map(moment)
+    }
+
+    pub(super) fn requeued_ms(&self) -> Option<u64> {
+        self.requeue.map(|requeue| requeue.at)
+    }
+
+    /// How many executions had failed when somebody last gave the job another chance; they do not count against its
+    /// retries.
+    pub fn attempts_before_requeue(&self) -> u32 {
+        self.requeue.map_or(0, |requeue| requeue.tries)
     }
 
     /// How many executions have failed, those included whose worker died.
@@ -59,7 +87,7 @@ impl TaskError {
         self.tries
     }
 
-    /// In how many of them the worker died.
+    /// In how many of them the worker died. If it was requeued by hand, since then.
     pub fn deaths(&self) -> u32 {
         self.deaths
     }
@@ -98,6 +126,7 @@ impl TaskError {
         let mut record = earlier.unwrap_or(Self {
             tries: 0,
             deaths: 0,
+            requeue: None,
             history: Vec::new(),
         });
         record.tries = record.tries.max(failed.attempt);
@@ -115,10 +144,28 @@ impl TaskError {
         self
     }
 
-    /// What Redis keeps of it: the number of failed executions and of deaths, then a line of JSON for each failure.
+    /// The record of a dead letter that is given another chance at `now`, in milliseconds since 1970. The number of
+    /// failed executions goes on: what an execution of before says late must not pass for one of now.
+    pub(super) fn requeued(earlier: Option<Self>, now: u64) -> Self {
+        let (tries, history) =
+            earlier.map_or((0, Vec::new()), |earlier| (earlier.tries, earlier.history));
+        Self {
+            tries,
+            deaths: 0,
+            requeue: Some(Requeue { tries, at: now }),
+            history,
+        }
+    }
+
+    /// What Redis keeps of it: the number of failed executions and of deaths, and of the former at a requeue with its
+    /// time, if there was one; then a line of JSON for each failure.
     pub(super) fn to_stored(&self) -> String {
         let lines: Vec<_> = self.history.iter().map(FailedAttempt::to_line).collect();
-        let head = format!("{} {}\n", self.tries, self.deaths);
+        let mut head = format!("{} {}", self.tries, self.deaths);
+        if let Some(Requeue { tries, at }) = self.requeue {
+            head += &format!(" {tries} {at}");
+        }
+        head.push('\n');
         let mut room = LONGEST_STORED - head.len();
         let kept = lines.iter().rev().take_while(|line| {
             let fits = line.len() < room;
@@ -141,9 +188,16 @@ impl TaskError {
         }
         let mut lines = stored.split(|byte| *byte == b'\n');
         let mut counts = lines.next().unwrap_or_default().split(|byte| *byte == b' ');
+        let mut number = || leading_number(counts.next());
+        let (tries, deaths) = (clamped(number()), clamped(number()));
+        let requeue = Requeue {
+            tries: clamped(number()),
+            at: number(),
+        };
         let mut record = Self {
-            tries: leading_number(counts.next()),
-            deaths: leading_number(counts.next()),
+            tries,
+            deaths,
+            requeue: Some(requeue).filter(|requeue| requeue.at > 0),
             history: lines.filter_map(FailedAttempt::from_line).collect(),
         };
         record.forget();
@@ -274,14 +328,18 @@ const _: () = assert!(6 * (LONGEST_TYPE + LONGEST_MESSAGE + LONGEST_WORKER) + 25
 const UNREADABLE: &str = "unknown";
 
 /// As Lua's `^%d+` reads it; 0 if there is none.
-fn leading_number(text: Option<&[u8]>) -> u32 {
+fn leading_number(text: Option<&[u8]>) -> u64 {
     let digits = text.unwrap_or_default().iter();
     let digits = digits.take_while(|byte| byte.is_ascii_digit());
-    digits.fold(0, |number: u32, digit| {
+    digits.fold(0, |number: u64, digit| {
         number
             .saturating_mul(10)
             .saturating_add((digit - b'0').into())
     })
+}
+
+fn clamped(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn moment(ms: u64) -> SystemTime {
@@ -333,6 +391,22 @@ mod tests {
     fn deaths_are_counted_apart() {
         let error = TaskError::after(Some(after(1)), failed(2), true);
         assert_eq!((error.attempts(), error.deaths()), (2, 1));
+    }
+
+    #[test]
+    fn after_a_requeue_executions_are_counted_on_and_retries_and_deaths_anew() {
+        let dead = TaskError::after(Some(after(3)), failed(4), true);
+        let requeued = TaskError::requeued(Some(dead), 1_700_000_000_000);
+        assert!(requeued.to_stored().starts_with("4 0 4 1700000000000\n{"));
+        let read = TaskError::parse(requeued.to_stored().as_bytes());
+        assert_eq!(read.as_ref(), Some(&requeued));
+        assert_eq!((requeued.attempts(), requeued.retry_count()), (4, 0));
+        let error = TaskError::after(read, failed(5), false);
+        assert_eq!((error.attempts(), error.retry_count()), (5, 0));
+        let error = TaskError::after(Some(error), failed(6), false);
+        assert_eq!((error.attempts(), error.retry_count()), (6, 1));
+        assert_eq!((error.deaths(), error.attempts_before_requeue()), (0, 4));
+        assert_eq!(error.history().len(), 6);
     }
 
     /// Jobs that wait in Redis are read by the next version, and the count in front by a script.

@@ -1,4 +1,4 @@
-//! The command `seawall`, run as a user runs it, on spools that the library has made.
+//! The command `seawall`, run as a user runs it, on spools that the library has made and on queues.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +8,9 @@
 mod draining;
 mod looking;
 mod moving;
+mod queue;
+#[path = "../shared/queues.rs"]
+mod queues;
 mod support;
 mod tails;
 mod trouble;

@@ -16,3 +16,4 @@ mod seeds;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod workers;

@@ -13,3 +13,4 @@ mod seeded;
 mod seeds;
 mod support;
 mod switching;
+mod workers;

@@ -24,7 +24,7 @@ pub(crate) struct Failure {
     next: Option<String>,
 }
 
-/// `EXIT_CODES` in the help, and `docs/operations.md`, say them too.
+/// `EXIT_CODES` in the helps, and `docs/operations.md`, say them too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     /// Whoever read our output wants no more of it.
@@ -34,6 +34,7 @@ pub(crate) enum Code {
     InUse = 3,
     Damaged = 4,
     Left = 5,
+    Away = 6,
     Interrupted = 130,
 }
 
@@ -58,6 +59,12 @@ impl Failure {
     /// What to do about it.
     pub(crate) fn with_next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
+        self
+    }
+
+    /// Says what it is about.
+    pub(crate) fn about(mut self, what: &str) -> Self {
+        self.message = format!("{}: {}", text::plain(what), self.message);
         self
     }
 
@@ -170,7 +177,7 @@ impl From<BuildError> for Failure {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn StdError) -> String {
+pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

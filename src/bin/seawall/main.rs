@@ -1,4 +1,4 @@
-//! The command `seawall`: looks after a spool that no application has open.
+//! The command `seawall`: looks after a spool that no application has open, and after the queues of workers in Redis.
 //!
 //! Each subcommand is a module with the arguments it takes, what it does, and what it reports: a value that
 //! is shown as text, or as JSON with `--json`. What all of them say and how they end is in `output` and
@@ -14,6 +14,7 @@ mod output;
 mod parked;
 mod place;
 mod progress;
+mod queue;
 mod show;
 mod stat;
 mod text;
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Looks after a seawall spool by hand.
+/// Looks after seawall's spools and queues by hand.
 #[derive(Parser)]
 #[command(
     name = "seawall",
@@ -67,6 +68,9 @@ enum Command {
     /// What is in a spool, and how to get it out
     #[command(subcommand, after_help = EXIT_CODES)]
     Spool(Spool),
+    /// What is in the queues of workers, who works, and what to do about dead letters
+    #[command(subcommand, after_help = queue::EXIT_CODES)]
+    Queue(queue::Command),
 }
 
 #[derive(Subcommand)]
@@ -91,7 +95,10 @@ enum Spool {
 }
 
 async fn run(command: Command, out: &mut Out) -> Result<()> {
-    let Command::Spool(command) = command;
+    let command = match command {
+        Command::Queue(command) => return queue::run(&command, out).await,
+        Command::Spool(command) => command,
+    };
     match command {
         Spool::Stat(arguments) => stat::run(&arguments, out).await,
         Spool::Ls(arguments) => ls::run(&arguments, out).await,

@@ -172,7 +172,7 @@ pub(crate) struct Content {
 /// One part of what is in a record: what is pushed, or a command's arguments.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Part {
+pub(crate) enum Part {
     Text(String),
     Base64(String),
     Command(Vec<Self>),
@@ -310,14 +310,14 @@ impl Content {
 }
 
 impl Part {
-    fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
             Err(_) => Self::Base64(text::encode(bytes)),
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             Self::Text(text) => plain(text),
             Self::Base64(base64) => format!("base64:{base64}"),

@@ -43,6 +43,17 @@ impl Record {
         into.into()
     }
 
+    /// How much of a record [`times`](Self::times) needs.
+    pub(crate) const TIMES: usize = 17;
+
+    /// When the job was enqueued, and is due: from the beginning of its record.
+    pub(crate) fn times(mut bytes: &[u8]) -> Option<(u64, u64)> {
+        let version = bytes.try_get_u8().ok()?;
+        let enqueued_ms = bytes.try_get_u64_le().ok()?;
+        let due_ms = bytes.try_get_u64_le().ok()?;
+        (version == VERSION).then_some((enqueued_ms, due_ms))
+    }
+
     pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, Unreadable> {
         if bytes.try_get_u8().map_err(|_| SHORT)? != VERSION {
             return Err(Unreadable("it was written by a newer version"));
@@ -131,7 +142,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_comes_back(record in records()) {
-            prop_assert_eq!(Record::decode(record.encode()), Ok(record));
+            let bytes = record.encode();
+            let times = Some((record.enqueued_ms, record.due_ms));
+            prop_assert_eq!(Record::times(&bytes[..Record::TIMES]), times);
+            prop_assert_eq!(Record::decode(bytes), Ok(record));
         }
 
         #[test]

@@ -1,0 +1,129 @@
+//! Workers on a cluster: each queue is in a slot of its own, and its primary may go.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use seawall::{
+    Job,
+    chaos::{RedisCluster, wait_until},
+    worker::{Delivery, Failure},
+};
+use tokio::sync::oneshot;
+
+use crate::support::{Line, PLENTY, key_of_each};
+
+/// How often each job has been executed, by queue and payload.
+type Executions = Arc<Mutex<BTreeMap<(String, String), u32>>>;
+
+async fn enqueue(line: &Line, queues: &[String], numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        for queue in queues {
+            let job = Job::new(queue.as_str(), number.to_string()).for_worker();
+            let _receipt = line.seawall.enqueue(job).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_queue_whose_primary_goes_are_done_and_others_go_on() {
+    let mut cluster = RedisCluster::start().await.unwrap();
+    let line = Line::to(&cluster).await;
+    let mut queues = key_of_each(&cluster, 3).await;
+    // Its tag is another's as well, so that its slot is.
+    queues.push(format!("of:{{{}}}:too", queues[1]));
+    let executions = Executions::default();
+    let handler = {
+        let executions = executions.clone();
+        move |job: Delivery| {
+            let payload = String::from_utf8(job.payload().to_vec()).unwrap();
+            let key = (job.queue().to_owned(), payload);
+            *executions.lock().unwrap().entry(key).or_default() += 1;
+            async { Ok::<_, Failure>(()) }
+        }
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut worker = line.seawall.worker(queues[0].as_str());
+    for queue in &queues[1..] {
+        worker = worker.queue(queue.as_str(), 1);
+    }
+    let worker = worker.lease(Duration::from_secs(2)).shutdown_on(stopped);
+    let run = tokio::spawn(async move { worker.run(handler).await });
+
+    enqueue(&line, &queues, 0..50).await;
+    cluster.kill(0).await.unwrap();
+    enqueue(&line, &queues[1..], 50..100).await;
+    let others = queues.len() - 1;
+    wait_until("the jobs of the others", PLENTY, || async {
+        let done = executions.lock().unwrap();
+        let of_others = |queue: &String| *queue != queues[0];
+        done.keys().filter(|(queue, _)| of_others(queue)).count() == 100 * others
+    })
+    .await
+    .unwrap();
+    enqueue(&line, &queues[..1], 50..100).await;
+    line.drained().await;
+    wait_until("all jobs", PLENTY, || async {
+        executions.lock().unwrap().len() == 100 * queues.len()
+    })
+    .await
+    .unwrap();
+    stop.send(()).unwrap();
+    let report = run.await.unwrap().unwrap();
+    line.drained().await;
+    for queue in &queues {
+        let stat = line.seawall.queue(queue.as_str()).stat().await.unwrap();
+        let left = [stat.ready, stat.running, stat.dead];
+        assert_eq!(left, [0; 3], "{queue}: {stat:?} {report:?}");
+    }
+    for ((queue, number), count) in executions.lock().unwrap().iter() {
+        // Where the primary died, a start or an end may have died with it.
+        let most = if *queue == queues[0] { 2 } else { 1 };
+        assert!(*count <= most, "{queue} {number}: {count} executions");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_whose_slot_moves_is_worked_on_wherever_it_is() {
+    let cluster = RedisCluster::start().await.unwrap();
+    let line = Line::to(&cluster).await;
+    let queue = key_of_each(&cluster, 3).await.swap_remove(0);
+    let queues = [queue.clone()];
+    let executions = Arc::new(Mutex::new(Vec::new()));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let worker = line.seawall.worker(queue.as_str()).concurrency(4);
+    let worker = worker.shutdown_on(stopped);
+    let seen = executions.clone();
+    let run = tokio::spawn(async move {
+        worker
+            .run(move |job: Delivery| {
+                let number = std::str::from_utf8(job.payload()).unwrap().to_owned();
+                seen.lock().unwrap().push(number.parse::<u32>().unwrap());
+                async { Ok::<_, Failure>(()) }
+            })
+            .await
+    });
+    enqueue(&line, &queues, 0..100).await;
+    let slot = cluster.slot_of(&queue).await.unwrap();
+    let migration = cluster.begin_migration(slot, 0, 1).await.unwrap();
+    enqueue(&line, &queues, 100..150).await;
+    migration.move_keys(&cluster, 2).await.unwrap();
+    // Its keys are on two nodes, of which neither can take all that a job needs.
+    enqueue(&line, &queues, 150..200).await;
+    while migration.move_keys(&cluster, 10).await.unwrap() > 0 {}
+    migration.finish(&cluster).await.unwrap();
+    enqueue(&line, &queues, 200..300).await;
+    line.drained().await;
+    wait_until("all jobs", PLENTY, || async {
+        executions.lock().unwrap().len() >= 300
+    })
+    .await
+    .unwrap();
+    stop.send(()).unwrap();
+    run.await.unwrap().unwrap();
+    let mut executions = executions.lock().unwrap().clone();
+    executions.sort_unstable();
+    assert_eq!(executions, (0..300).collect::<Vec<_>>(), "each once");
+}

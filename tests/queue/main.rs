@@ -1,0 +1,16 @@
+//! A queue of workers, looked at from outside and put right by hand, on a real Redis.
+#![cfg(feature = "chaos")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps an error fails, as it should"
+)]
+
+mod away;
+mod dead;
+mod life;
+mod lists;
+mod names;
+mod states;
+#[path = "../shared/queues.rs"]
+mod support;
+mod workers;
