@@ -48,6 +48,8 @@ test: cargo faults ## all tests, the documentation's examples, and a short run o
 	run wrap_your_client "arrived: 1 2 3 3 4 5 6 7 8 9"; \
 	run standby "lost=0 recovered=0 out_of_order=0"; \
 	run sentinel "duplicated=0 lost=0 recovered=0 out_of_order=0"; \
+	run worker "again=0 lost=0"; \
+	run handlers "has sent 20 emails, 2 at a time at most; given up: 1"; \
 	run metrics "seawall_outages_total 1" --once; \
 	run outage "lost=0 duplicated=0 out_of_order=0" --jobs 20000 --seconds 6 --seed 1; \
 	run chaos_test "lost=0" 1; \

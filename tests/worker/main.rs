@@ -6,6 +6,7 @@
 )]
 
 mod basic;
+mod chaos;
 mod leases;
 mod outage;
 mod shutdown;
