@@ -151,9 +151,6 @@ impl Builder {
     }
 
     /// Makes a job a dead letter when so many workers have died in it; at least 1.
-    ///
-    /// A worker executes one job at a time in which one has died before, beside others: so those that happened to be
-    /// executed with the one that did it are not taken for the cause.
     pub fn poison_after(mut self, deaths: u32) -> Self {
         self.rules.poison_after = deaths;
         self
@@ -285,7 +282,6 @@ impl Builder {
             jobs: JoinSet::new(),
             numbered: 0,
             counters: Counters::default(),
-            suspect: None,
             _home: self.home,
         }
     }

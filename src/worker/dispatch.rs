@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     WorkerReport,
     conclude::Judge,
-    execute::{Finished, Ticket},
+    execute::Finished,
     extensions::Extensions,
     handler::Handler,
     presence::{About, Counters},
@@ -36,8 +36,6 @@ pub(super) struct Dispatcher {
     /// Executions begun: the number of the last one.
     pub(super) numbered: u64,
     pub(super) counters: Counters,
-    /// The last execution of a job in which a worker has died.
-    pub(super) suspect: Option<Ticket>,
     /// What must not end before the worker does.
     pub(super) _home: Arc<dyn Any + Send + Sync>,
 }
@@ -106,10 +104,6 @@ impl Dispatcher {
     /// Sends the turns that are due, and waits where there is nothing else to do.
     fn begin(&mut self, now: Instant, working: bool) {
         self.sources.iter_mut().for_each(|source| source.tick(now));
-        let suspect = if working { self.next_suspect() } else { None };
-        if let Some(at) = suspect {
-            self.sources[at].rouse();
-        }
         self.catch_up();
         let free = self.free();
         let stakes: Vec<_> = self
@@ -129,33 +123,13 @@ impl Dispatcher {
                 if about.is_some() {
                     source.show_budget(self.judge.pace.tokens());
                 }
-                self.sources[at].ask(purpose, slots, suspect == Some(at), about.as_deref());
+                self.sources[at].ask(purpose, slots, about.as_deref());
             }
         }
         if working && free > 0 {
             let sources = self.sources.iter_mut();
             sources.for_each(Source::wait_to_be_woken);
         }
-    }
-
-    /// Which queue may be asked for a job in which a worker has died.
-    ///
-    /// One such job at a time, in the whole worker: were they executed together, the one that kills its workers would
-    /// take the others with it again, until all of them are taken for the cause.
-    fn next_suspect(&self) -> Option<usize> {
-        let runs = |ticket: Ticket| {
-            let running = self.sources[ticket.source].running.get(&ticket.id);
-            running.is_some_and(|running| running.number == ticket.number)
-        };
-        let is_on_its_way = self.sources.iter().any(Source::may_bring_suspect);
-        if is_on_its_way || self.suspect.is_some_and(runs) {
-            return None;
-        }
-        // Each queue in its turn.
-        let count = self.sources.len();
-        let first = self.suspect.map_or(0, |ticket| ticket.source + 1);
-        let mut places = (0..count).map(|at| (first + at) % count);
-        places.find(|at| self.sources[*at].has_suspects())
     }
 
     /// Queues that have had nothing to do begin where the others are.

@@ -90,9 +90,6 @@ impl Dispatcher {
             number: self.numbered,
             id: job.id,
         };
-        if earlier.as_ref().is_some_and(|error| error.deaths() > 0) {
-            self.suspect = Some(ticket);
-        }
         let limit = record.handling.timeout().unwrap_or(self.timeout);
         let delivery = Delivery::new(Parts {
             id: job.id,

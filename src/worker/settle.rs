@@ -57,7 +57,7 @@ pub(super) enum Known {
     /// What was decided about it is on its way.
     OnItsWay,
     /// It is settled, but Redis does not have it yet, or any more.
-    Settled(Box<Operation>),
+    Settled(Operation),
 }
 
 impl Settling {
@@ -208,7 +208,7 @@ impl Settling {
             let known = all.get(&Some((*id, *attempt)))?;
             Some(match known {
                 None => Known::OnItsWay,
-                Some(operation) => Known::Settled(Box::new((*operation).clone())),
+                Some(operation) => Known::Settled((*operation).clone()),
             })
         });
         known.collect()

@@ -8,15 +8,13 @@
 --       5 claims    how many jobs of dead workers at most; 0: it may not look
 --       6 cursor    where the last look for such jobs ended; 0 at first
 --       7 about     JSON about the worker; '' leaves it, and what has expired, as it is
---       8 suspects  how many jobs at most in which a worker has died: 0 or 1
---       9 resync    1: what follows are the executions the worker has, each an id and an attempt
+--       8 resync    1: what follows are the executions the worker has, each an id and an attempt
 --
 -- {'gone', now}  the worker was taken for dead, and is to take a new token
 -- {'late', now}
--- {'ok', now, next due or -1, cursor, {ready, later, running, dead}, jobs, claimed, lost, held}
+-- {'ok', now, next due or -1, cursor, {ready, later, running, dead}, jobs, claimed, lost}
 --   jobs and claimed: id, attempt, record, failures ('' if there are none) and the worker before ('' if none) of each
 --   lost: ids of executions that are no longer the worker's
---   held: how many jobs are ready that it has not got since a worker has died in them
 local jobs, ready, later, running, failures, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local done, results, wake = KEYS[7], KEYS[8], KEYS[10]
 local workers, about, turns, gone = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
@@ -121,9 +119,9 @@ end
 
 -- What the worker has, and what it should have: its last answers may have been lost, or a failover may have lost
 -- what Redis knew.
-if ARGV[9] == '1' then
+if ARGV[8] == '1' then
   local known, ids = {}, {}
-  for at = 10, #ARGV, 2 do
+  for at = 9, #ARGV, 2 do
     ids[#ids + 1] = ARGV[at]
     known[ARGV[at]] = tonumber(ARGV[at + 1])
   end
@@ -207,8 +205,8 @@ if most > 0 then
 end
 
 local wanted, bytes, chunk, rounds, count = tonumber(ARGV[4]), 0, 64, 0, 0
-local seen, held, suspects = {}, {}, tonumber(ARGV[8])
-while count < wanted and bytes < MOST_BYTES and rounds < 100 and #held < MOST_DUE do
+local seen = {}
+while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   rounds = rounds + 1
   local ids = redis.call('LPOP', ready, math.min(wanted - count, chunk))
   if not ids then break end
@@ -221,13 +219,6 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 and #held < MOST_DU
       or (noted and (redis.call('ZSCORE', later, id) or redis.call('ZSCORE', dead, id)))
     if stale then return end
     seen[id] = true
-    if noted and tonumber(string.match(noted, '^%d+ (%d+)') or '0') > 0 then
-      if suspects == 0 then
-        held[#held + 1] = id
-        return
-      end
-      suspects = suspects - 1
-    end
     local attempt = tries(noted) + 1
     starts[#starts + 1] = id
     starts[#starts + 1] = execution(attempt, token)
@@ -236,10 +227,6 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 and #held < MOST_DU
     count = count + 1
   end)
   enter(starts)
-end
-
-for from = 1, #held, CHUNK do
-  redis.call('RPUSH', ready, unpack(held, from, math.min(from + CHUNK - 1, #held)))
 end
 
 local depths = {
@@ -252,4 +239,4 @@ elseif depths[2] == 0 then
   redis.call('DEL', wake)
 end
 local next_due = depths[2] > 0 and tonumber(redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')[2]) or -1
-return {'ok', now, next_due, cursor, depths, taken, claimed, lost, #held}
+return {'ok', now, next_due, cursor, depths, taken, claimed, lost}

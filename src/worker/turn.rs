@@ -19,8 +19,6 @@ pub(super) struct Turn<'a> {
     pub(super) number: u64,
     pub(super) lease: Duration,
     pub(super) wanted: usize,
-    /// May get a job in which a worker has died.
-    pub(super) suspect: bool,
     /// Looks for what dead workers have left, from where the last look has ended.
     pub(super) claim_from: Option<&'a str>,
     /// About the worker, if it is time to say so again.
@@ -34,7 +32,7 @@ impl Turn<'_> {
     pub(super) fn call(&self, keys: &Keys, limit: Duration) -> RedisCall {
         let known = self.known.unwrap_or_default();
         let keys = keys.all();
-        let mut cmd = Cmd::with_capacity(13 + keys.len() + 2 * known.len(), 1024);
+        let mut cmd = Cmd::with_capacity(12 + keys.len() + 2 * known.len(), 1024);
         cmd.arg("EVALSHA").arg(TURN.get_hash()).arg(keys.len());
         for key in keys {
             cmd.arg(key);
@@ -47,7 +45,6 @@ impl Turn<'_> {
             .arg(self.claim_from.map_or(0, |_| MOST_CLAIMS))
             .arg(self.claim_from.unwrap_or("0"))
             .arg(self.about.unwrap_or_default())
-            .arg(i32::from(self.suspect))
             .arg(i32::from(self.known.is_some()));
         for (id, attempt) in known {
             cmd.arg(&id.as_bytes()[..]).arg(*attempt);
@@ -109,8 +106,6 @@ pub(super) struct Round {
     pub(super) claimed: Vec<Taken>,
     /// Executions that are no longer this worker's.
     pub(super) lost: Vec<JobId>,
-    /// How many jobs are ready that were not handed out because a worker has died in them.
-    pub(super) held: u64,
 }
 
 /// How many jobs the queue has, by state.
@@ -148,7 +143,7 @@ impl Answer {
 fn answer(value: Value) -> Option<Answer> {
     let mut parts = list(value)?.into_iter();
     let status = bytes(parts.next()?)?;
-    let now_ms = number(&parts.next()?)?;
+    let now_ms = number(parts.next()?)?;
     match &status[..] {
         b"ok" => {}
         b"gone" => return Some(Answer::Gone),
@@ -157,18 +152,17 @@ fn answer(value: Value) -> Option<Answer> {
     }
     let next_due_ms = match parts.next()? {
         Value::Int(-1) => None,
-        due => Some(number(&due)?),
+        due => Some(number(due)?),
     };
     let cursor = String::from_utf8(bytes(parts.next()?)?.into()).ok()?;
     let depths = list(parts.next()?)?;
-    let depths = depths.iter().map(number).collect::<Option<Vec<_>>>()?;
+    let depths = depths.into_iter().map(number).collect::<Option<Vec<_>>>()?;
     let [ready, later, running, dead] = depths[..] else {
         return None;
     };
     let jobs = taken(parts.next()?)?;
     let claimed = taken(parts.next()?)?;
     let lost = list(parts.next()?)?.into_iter().map(id);
-    let held = number(&parts.next()?)?;
     Some(Answer::Round(Round {
         now_ms,
         next_due_ms,
@@ -182,7 +176,6 @@ fn answer(value: Value) -> Option<Answer> {
         jobs,
         claimed,
         lost: lost.collect::<Option<_>>()?,
-        held,
     }))
 }
 
@@ -193,7 +186,7 @@ fn taken(value: Value) -> Option<Vec<Taken>> {
     while let Some(first) = parts.next() {
         taken.push(Taken {
             id: id(first)?,
-            attempt: u32::try_from(number(&parts.next()?)?).ok()?,
+            attempt: u32::try_from(number(parts.next()?)?).ok()?,
             record: bytes(parts.next()?)?,
             failures: bytes(parts.next()?)?,
             before: bytes(parts.next()?)?,
@@ -222,9 +215,9 @@ fn bytes(value: Value) -> Option<Bytes> {
     }
 }
 
-fn number(value: &Value) -> Option<u64> {
+fn number(value: Value) -> Option<u64> {
     match value {
-        Value::Int(number) => u64::try_from(*number).ok(),
+        Value::Int(number) => u64::try_from(number).ok(),
         _ => None,
     }
 }
@@ -252,7 +245,6 @@ mod tests {
             Value::Array(job(1)),
             Value::Array(job(2)),
             Value::Array(vec![Value::BulkString(vec![9; 16])]),
-            Value::Int(5),
         ]
     }
 
@@ -263,14 +255,14 @@ mod tests {
             panic!("{answer:?}");
         };
         assert_eq!((round.now_ms, round.next_due_ms), (1_000, None));
-        assert_eq!((round.depths.dead, round.held), (4, 5));
+        assert_eq!(round.depths.dead, 4);
         assert_eq!((round.jobs[0].attempt, round.claimed[0].attempt), (1, 2));
         assert_eq!(round.lost, [JobId::from_bytes([9; 16])]);
     }
 
     #[test]
     fn an_answer_that_is_not_the_scripts_is_an_error() {
-        for at in 0..9 {
+        for at in 0..8 {
             let mut parts = round();
             parts[at] = Value::Okay;
             assert!(

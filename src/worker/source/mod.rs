@@ -64,8 +64,6 @@ pub(super) struct Source {
     not_before: Option<Instant>,
     /// When the next scheduled job is due.
     due: Option<Instant>,
-    /// Jobs are ready that it has not got since a worker has died in them.
-    held: u64,
     /// When to look by itself, as it can't be woken.
     look: Option<Instant>,
     looks: u32,
@@ -107,7 +105,6 @@ struct Flying {
     /// The number of the connection there was then.
     generation: u64,
     tells: bool,
-    suspect: bool,
 }
 
 /// What has come since the last look.
@@ -173,7 +170,6 @@ impl Source {
             failures: 0,
             not_before: None,
             due: None,
-            held: 0,
             look: None,
             looks: 0,
             cursor: "0".into(),
@@ -276,30 +272,8 @@ impl Source {
         self.line.metrics.budget.set(tokens);
     }
 
-    /// Whether jobs wait in which a worker has died.
-    pub(super) fn has_suspects(&self) -> bool {
-        self.held > 0
-    }
-
-    /// Whether the turn on its way may bring one of them.
-    pub(super) fn may_bring_suspect(&self) -> bool {
-        self.turn.as_ref().is_some_and(|turn| turn.suspect)
-    }
-
-    /// There may be jobs for it.
-    pub(super) fn rouse(&mut self) {
-        self.hungry = true;
-        self.look = None;
-    }
-
-    /// Sends a turn, which may bring a job in which a worker has died only if it asks for a `suspect`.
-    pub(super) fn ask(
-        &mut self,
-        purpose: Purpose,
-        slots: usize,
-        suspect: bool,
-        about: Option<&str>,
-    ) {
+    /// Sends a turn.
+    pub(super) fn ask(&mut self, purpose: Purpose, slots: usize, about: Option<&str>) {
         self.number += 1;
         self.passes_on = false;
         let known: Option<Vec<_>> = (purpose == Purpose::Resync).then(|| {
@@ -314,7 +288,6 @@ impl Source {
             number: self.number,
             lease: self.lease.length(),
             wanted,
-            suspect,
             claim_from: (purpose == Purpose::Claim).then_some(&*self.cursor),
             about,
             known: known.as_deref(),
@@ -327,7 +300,6 @@ impl Source {
             sent: Instant::now(),
             generation: self.status.generation,
             tells: about.is_some(),
-            suspect: suspect && wanted > 0,
         });
     }
 
@@ -360,16 +332,16 @@ impl Source {
 
     /// Takes in what has come; whether anything has.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if let Some(turn) = &mut self.turn
-            && let Poll::Ready(answer) = turn.answer.poll_unpin(cx)
-        {
-            self.news.answer = self.turn.take().map(|turn| (turn, answer));
+        if let Some(turn) = &mut self.turn {
+            if let Poll::Ready(answer) = turn.answer.poll_unpin(cx) {
+                self.news.answer = self.turn.take().map(|turn| (turn, answer));
+            }
         }
-        if let Some(waking) = &mut self.waking
-            && let Poll::Ready(woken) = waking.poll_unpin(cx)
-        {
-            self.waking = None;
-            self.news.woken = Some(woken);
+        if let Some(waking) = &mut self.waking {
+            if let Poll::Ready(woken) = waking.poll_unpin(cx) {
+                self.waking = None;
+                self.news.woken = Some(woken);
+            }
         }
         while let Poll::Ready(mut changed) = self.changes.poll_unpin(cx) {
             self.status = *changed.borrow_and_update();

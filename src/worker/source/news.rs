@@ -68,15 +68,10 @@ impl Source {
             }
             Err(_) => {
                 // No connection was free for this, or it broke.
-                self.look_later(now);
+                self.look = Some(now + wait::between_looks(self.looks, rand::rng().random()));
+                self.looks = self.looks.saturating_add(1);
             }
         }
-    }
-
-    /// Looks by itself in a while, and does not wait to be woken.
-    fn look_later(&mut self, now: Instant) {
-        self.look = Some(now + wait::between_looks(self.looks, rand::rng().random()));
-        self.looks = self.looks.saturating_add(1);
     }
 
     fn round(&mut self, turn: &Flying, round: Round, now: Instant) -> Arrival {
@@ -91,16 +86,9 @@ impl Source {
         match turn.purpose {
             Purpose::Take => {
                 // After some there are often more, which nobody was woken for.
-                self.hungry = round.depths.ready > round.held || !round.jobs.is_empty();
+                self.hungry = round.depths.ready > 0 || !round.jobs.is_empty();
                 if !round.jobs.is_empty() {
                     self.looks = 0;
-                }
-                if turn.reserved > 0 {
-                    self.held = round.held;
-                }
-                if self.held > 0 && !self.hungry {
-                    // It would be woken for those again and again.
-                    self.look_later(now);
                 }
                 arrival.jobs = match self.fresh {
                     Some(until) if now < until => self.not_known(round.jobs),
@@ -142,7 +130,7 @@ impl Source {
         for (job, known) in jobs.into_iter().zip(known) {
             match known {
                 Some(Known::OnItsWay) => {}
-                Some(Known::Settled(operation)) => self.settling.hand_in_again(*operation),
+                Some(Known::Settled(operation)) => self.settling.hand_in_again(operation),
                 None => unknown.push(job),
             }
         }
