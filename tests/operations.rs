@@ -13,7 +13,12 @@ use std::{
 };
 
 use prometheus::proto::{MetricFamily, MetricType};
-use seawall::{Job, RedisCall, Seawall, chaos::RedisServer, stack::Topology};
+use seawall::{
+    Job, RedisCall, Seawall,
+    chaos::RedisServer,
+    stack::Topology,
+    worker::{Delivery, Failure},
+};
 
 #[tokio::test]
 async fn the_catalogue_is_what_is_exposed() {
@@ -160,7 +165,7 @@ fn read(path: &str) -> String {
 
 // ===== what is done =====
 
-/// A job and a call, before, during and after an outage.
+/// A job and a call, before, during and after an outage, and a worker.
 async fn a_short_run() -> Vec<MetricFamily> {
     let mut redis = RedisServer::builder().durable().start().await.unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -188,6 +193,9 @@ async fn a_short_run() -> Vec<MetricFamily> {
     redis.restart().await.unwrap();
     seawall.flush().await;
     run().await;
+    let worker = seawall.worker("emails").shutdown_on(std::future::ready(()));
+    let handler = |_: Delivery| async { Ok::<_, Failure>(()) };
+    worker.run(handler).await.unwrap();
     registry.gather()
 }
 

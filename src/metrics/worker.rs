@@ -1,10 +1,10 @@
 //! What workers count, by queue.
 
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
-use super::families::{BoxedCollector, all, counters, gauges, histograms};
+use super::families::{BoxedCollector, all, counters, gauge, gauges, histograms};
 
 /// The workers of this process: their jobs, their leases, and what they see of their queues.
 #[derive(Clone, Debug)]
@@ -13,6 +13,7 @@ pub struct WorkerMetrics {
     pub(crate) finished: IntCounterVec,
     pub(crate) dead: IntCounterVec,
     pub(crate) put_off: IntCounterVec,
+    pub(crate) budget: Gauge,
     pub(crate) queued_seconds: HistogramVec,
     pub(crate) running_seconds: HistogramVec,
     pub(crate) in_flight: IntGaugeVec,
@@ -46,6 +47,10 @@ impl Default for WorkerMetrics {
                 "seawall_worker_put_off_total",
                 "Retries put off because the worker's retry budget was spent",
                 &["queue"],
+            ),
+            budget: gauge(
+                "seawall_worker_retry_budget_tokens",
+                "Retries that the worker's budget would allow at once",
             ),
             queued_seconds: histograms(
                 "seawall_worker_queued_seconds",
@@ -107,6 +112,7 @@ impl WorkerMetrics {
                 &self.finished,
                 &self.dead,
                 &self.put_off,
+                &self.budget,
                 &self.queued_seconds,
                 &self.running_seconds,
                 &self.in_flight,

@@ -287,7 +287,7 @@ mod tests {
     fn a_reserved_token_is_not_given_out_again() {
         const HOUR: Duration = Duration::from_secs(3_600);
         let (budget, now) = (RetryBudget::default().with_burst(2), Instant::now());
-        let mut waits = || budget.reserve(now, HOUR).as_millis();
+        let waits = || budget.reserve(now, HOUR).as_millis();
         assert_eq!([waits(), waits(), waits(), waits()], [0, 0, 100, 200]);
         // Half of the reserved time has passed, and brings nothing more.
         let later = now + Duration::from_millis(100);

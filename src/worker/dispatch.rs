@@ -120,6 +120,9 @@ impl Dispatcher {
             let source = &self.sources[at];
             if let Some(purpose) = source.next(now, slots, working) {
                 let about = source.tells(now).then(|| self.tell());
+                if about.is_some() {
+                    source.show_budget(self.judge.pace.tokens());
+                }
                 self.sources[at].ask(purpose, slots, about.as_deref());
             }
         }

@@ -1,7 +1,13 @@
 //! What a handler fails with: [`Failure`].
 
 use std::{
-    any::type_name, borrow::Cow, error::Error as StdError, fmt, fmt::Write as _, io, time::Duration,
+    any::{TypeId, type_name},
+    borrow::Cow,
+    error::Error as StdError,
+    fmt,
+    fmt::Write as _,
+    io,
+    time::Duration,
 };
 
 use crate::{
@@ -153,6 +159,16 @@ impl Failure {
     /// The handler was given up after this time.
     pub(super) fn timeout(after: Duration) -> Self {
         Self::new(TIMEOUT, format!("not finished after {after:?}"))
+    }
+
+    /// What a service has failed with: an error of its own, a failure, or one of them in a box.
+    pub(super) fn of_service<E: Into<BoxError> + 'static>(error: E) -> Self {
+        let is_boxed = TypeId::of::<E>() == TypeId::of::<BoxError>();
+        match error.into().downcast::<Boxed>() {
+            Ok(boxed) => boxed.0,
+            Err(error) if is_boxed => Self::boxed(error),
+            Err(error) => Self::read(&*error, type_name::<E>()),
+        }
     }
 
     pub(super) fn panicked(message: impl Into<String>) -> Self {

@@ -8,6 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tower::{Service, ServiceExt};
 
 use super::{Delivery, Failure};
+use crate::error::BoxError;
 
 /// What can be given to [`Builder::run`](super::Builder::run):
 ///
@@ -18,7 +19,8 @@ use super::{Delivery, Failure};
 ///   job, and not called before it is ready.
 ///
 /// Functions return a `Result` of anything that is [`Serialize`], which is kept as JSON if a `result_ttl` asks for
-/// it, and of any error that is `Into<Failure>`; a service responds with what is `Into<Output>`.
+/// it, and of any error that is `Into<Failure>`. A service responds with what is `Into<Output>`, and fails with any
+/// error, a [`Failure`], or one of them in a box, as tower's own layers have it.
 ///
 /// `M` only tells the three apart, and is never named.
 pub trait IntoHandler<M> {
@@ -167,14 +169,14 @@ where
     S: Service<Delivery> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Response: Into<Output>,
-    S::Error: Into<Failure>,
+    S::Error: Into<BoxError> + 'static,
 {
     fn into_handler(self) -> Handler {
         of(move |delivery| {
             let service = self.clone();
             async move {
                 let response = service.oneshot(delivery).await;
-                response.map(Into::into).map_err(Into::into)
+                response.map(Into::into).map_err(Failure::of_service)
             }
             .boxed()
         })

@@ -109,7 +109,11 @@ impl Dispatcher {
             started_ms: now_ms,
             delivery: delivery.clone(),
         };
-        source.running.insert(job.id, running);
+        if let Some(before) = source.running.insert(job.id, running) {
+            // A failover has lost that it was running here, and it has been given up since.
+            before.delivery.cancellation().cancel();
+            source.metrics.in_flight.dec();
+        }
         let handling = self.handler.handle(delivery.clone());
         self.jobs.spawn(execute(ticket, delivery, handling, limit));
     }

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -11,7 +12,8 @@ pub struct WorkerId(Arc<str>);
 
 impl WorkerId {
     pub(super) fn fresh() -> Self {
-        Self(Uuid::now_v7().simple().to_string().into())
+        let chance: u128 = rand::rng().random();
+        Self(format!("{}{chance:032x}", Uuid::now_v7().simple()).into())
     }
 
     /// One that is found in the keys of a queue.
@@ -24,7 +26,8 @@ impl WorkerId {
         &self.0
     }
 
-    /// 32 hexadecimal digits.
+    /// 64 hexadecimal digits: so many that Redis does not keep the executions of a queue as a list, which it would
+    /// search through from the front for each of them.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -108,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_32_digits() {
+    fn an_id_is_64_digits() {
         let id = WorkerId::fresh();
-        assert_eq!(id.as_str().len(), 32);
+        assert_eq!(id.as_str().len(), 64);
         assert_ne!(id, WorkerId::fresh());
         assert!(!host().is_empty());
     }

@@ -86,13 +86,19 @@ local function parts(value)
   return tonumber(attempt) or 1, by
 end
 
+-- The fields of a hash; none if it is empty, which is soon known and often so.
+local function fetched(key, ids, from, to)
+  if redis.call('HLEN', key) == 0 then return {} end
+  return redis.call('HMGET', key, unpack(ids, from, to))
+end
+
 -- Calls `each` with id, record, entry of `running` and failures of some ids.
 local function look_up(ids, each)
   for from = 1, #ids, CHUNK do
     local to = math.min(from + CHUNK - 1, #ids)
-    local records = redis.call('HMGET', jobs, unpack(ids, from, to))
-    local entries = redis.call('HMGET', running, unpack(ids, from, to))
-    local noted = redis.call('HMGET', failures, unpack(ids, from, to))
+    local records = fetched(jobs, ids, from, to)
+    local entries = fetched(running, ids, from, to)
+    local noted = fetched(failures, ids, from, to)
     for at = from, to do
       each(ids[at], records[at - from + 1], entries[at - from + 1], noted[at - from + 1])
     end

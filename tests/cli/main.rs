@@ -9,6 +9,7 @@ mod draining;
 mod looking;
 mod moving;
 mod queue;
+mod queue_trouble;
 #[path = "../shared/queues.rs"]
 mod queues;
 mod support;

@@ -1,10 +1,11 @@
 //! Dead letters: requeued, purged, and what else happens to them at the same time.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use seawall::{
+    RedisCall,
     job::JobId,
-    worker::{JobState, TaskError},
+    worker::{JobState, Queue, TaskError},
 };
 
 use super::support::{PLENTY, Scene, ids};
@@ -153,19 +154,28 @@ async fn each_of_those_that_are_requeued_and_purged_at_once_is_one_or_the_other(
     assert_eq!(scene.ask::<u64>("HLEN jobs", &[]).await, requeued);
 }
 
-/// A letter may be requeued and be dead again before somebody acts on what he has seen of it.
+/// A letter may be requeued and be dead again between a look at it and what is done about it.
 #[tokio::test]
 async fn a_letter_that_is_not_the_one_that_was_looked_at_stays() {
-    let scene = Scene::new().await;
-    let queue = scene.queue();
+    let scene = Arc::new(Scene::new().await);
     let dead = scene.dead("timeout").await;
-    let seen = queue.job(dead).await.unwrap().unwrap();
-    assert_eq!(seen.error().map(TaskError::attempts), Some(4));
-    queue.requeue(dead).await.unwrap();
-    scene.bury(dead, "other").await;
-    scene.raw("LREM ready", &[b"0", dead.as_bytes()]).await;
+    let line = {
+        let scene = Arc::clone(&scene);
+        tower::service_fn(move |call: RedisCall| {
+            let scene = Arc::clone(&scene);
+            async move {
+                if call.name() == "queue_requeue" {
+                    scene.bury(dead, "other").await;
+                }
+                scene.app.call(call).await
+            }
+        })
+    };
+    let queue = Queue::new("emails", line).with_timeout(PLENTY);
     assert_eq!(queue.requeue_all_of("timeout").await.unwrap(), 0);
-    assert_eq!(scene.state(dead).await, Some(JobState::Dead));
+    let found = scene.queue().job(dead).await.unwrap().unwrap();
+    assert_eq!(found.state(), JobState::Dead);
+    assert_eq!(found.error().map(TaskError::error_type), Some("other"));
 }
 
 #[tokio::test]

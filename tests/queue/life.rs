@@ -29,10 +29,11 @@ async fn becomes(scene: &Scene, id: JobId, state: JobState) {
 #[tokio::test]
 async fn a_requeued_job_is_run_as_often_as_a_new_one_and_its_attempts_go_on() {
     let scene = Scene::new().await;
-    let (seen, works) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+    let seen: Arc<Mutex<Vec<(u32, u32)>>> = Arc::default();
+    let works = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = oneshot::channel::<()>();
     let handler = {
-        let (seen, works): (Arc<Mutex<Vec<(u32, u32)>>>, _) = (Arc::clone(&seen), works.clone());
+        let (seen, works) = (Arc::clone(&seen), Arc::clone(&works));
         move |delivery: Delivery| {
             seen.lock()
                 .push((delivery.attempt(), delivery.retries_left()));

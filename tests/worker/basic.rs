@@ -8,7 +8,7 @@ use seawall::{
     job::{Destination, Handling, Retries},
     worker::{Delivery, Failure, Output},
 };
-use tower::{ServiceBuilder, service_fn};
+use tower::{ServiceBuilder, service_fn, timeout::TimeoutLayer};
 
 use crate::support::{Bench, Executed, PATIENCE, Run, enqueue, numbers, text};
 
@@ -132,6 +132,35 @@ async fn tower_layers_wrap_a_handler() {
     for pair in executed.all().chunks(2) {
         assert_eq!(pair[0].replace("begin", "end"), pair[1]);
     }
+}
+
+#[tokio::test]
+async fn the_errors_of_layers_and_services_keep_their_types() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    // The layer boxes errors: its own, and the failure in it.
+    let handler = ServiceBuilder::new()
+        .layer(TimeoutLayer::new(Duration::from_millis(50)))
+        .service(service_fn(|job: Delivery| async move {
+            match &*text(job.payload()) {
+                "hangs" => std::future::pending().await,
+                _ => Err::<(), _>(Failure::new("own", "of the handler")),
+            }
+        }));
+    let worker = seawall.worker("q").retries(Retries::none());
+    let run = Run::start(worker, handler);
+    enqueue(&seawall, "hangs").await;
+    enqueue(&seawall, "fails").await;
+    wait_until("two dead letters", PATIENCE, || async {
+        bench.places().await == [2, 0, 0, 0, 2]
+    })
+    .await
+    .unwrap();
+    run.stop().await;
+    let failures: Vec<String> = bench.ask(&["HVALS", "seawall:{q}:failures"]).await;
+    let failures = failures.join("\n");
+    assert!(failures.contains("\"own\""), "{failures}");
+    assert!(failures.contains("timed out"), "{failures}");
 }
 
 #[tokio::test]

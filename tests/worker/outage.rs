@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use seawall::{
     Seawall,
-    chaos::{Fault, FaultProxy, wait_until},
+    chaos::{Fault, FaultProxy, RedisServer, wait_until},
     job::Retries,
     worker::{Delivery, Failure},
 };
@@ -219,4 +219,63 @@ async fn a_cut_off_worker_finishes_what_it_has_and_keeps_it() {
     bench.emptied().await;
     run.stop().await;
     assert_eq!(executed.all(), ["job 1", "next 1"]);
+}
+
+#[tokio::test]
+async fn completions_that_no_disk_takes_are_kept_in_memory() {
+    let mut bench = Bench::new().await;
+    let registry = Registry::new();
+    let builder = bench.builder().spool(|spool| spool.with_max_records(2));
+    let seawall = connected(builder.metrics(&registry)).await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    for number in 0..8 {
+        enqueue(&seawall, number).await;
+    }
+    let run = Run::start(seawall.worker("q"), gated(&executed, &gate));
+    executed.reach(8).await;
+    bench.redis.kill().await.unwrap();
+    gate.open();
+    let kept = || counter(&registry, "seawall_worker_completions_kept_total", &["q"]);
+    let refused = || counter(&registry, "seawall_enqueued_total", &["q", "refused"]);
+    wait_until("some to be refused", PATIENCE, || async {
+        kept() == 2.0 && refused() >= 6.0
+    })
+    .await
+    .unwrap();
+    bench.redis.restart().await.unwrap();
+    bench.emptied().await;
+    let report = run.stop().await;
+    assert_eq!(executed.len(), 8, "{:?}", executed.all());
+    assert_eq!((report.completions_lost, report.succeeded), (0, 8));
+    assert_eq!(bench.counted("succeeded").await, 8);
+}
+
+#[tokio::test]
+async fn a_redis_that_has_lost_what_was_executed_has_nothing_executed_again() {
+    let mut bench = Bench {
+        redis: RedisServer::start().await.unwrap(),
+        dir: tempfile::tempdir().unwrap(),
+    };
+    let seawall = bench.seawall().await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    for number in 0..40 {
+        enqueue(&seawall, number).await;
+    }
+    // What a replica has that lags behind: all jobs wait.
+    let _: String = bench.ask(&["SAVE"]).await;
+    let worker = seawall.worker("q").concurrency(30);
+    let run = Run::start(worker, gated(&executed, &gate));
+    executed.reach(30).await;
+    gate.open();
+    executed.reach(40).await;
+    bench.emptied().await;
+    bench.redis.kill().await.unwrap();
+    bench.redis.restart().await.unwrap();
+    seawall.connection().wait_ready(PATIENCE).await.unwrap();
+    tokio::time::timeout(PATIENCE, seawall.flush())
+        .await
+        .unwrap();
+    bench.emptied().await;
+    run.stop().await;
+    assert_eq!(executed.len(), 40, "{:?}", executed.counts());
 }

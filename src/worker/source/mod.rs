@@ -56,6 +56,8 @@ pub(super) struct Source {
     passes_on: bool,
     /// Redis and the worker may not have the same view of what is executed here.
     out_of_step: bool,
+    /// Until then the connection is a new one.
+    fresh: Option<Instant>,
     /// What the last turn was for that Redis may have carried out without an answer.
     in_doubt: Option<Purpose>,
     failures: u32,
@@ -162,6 +164,7 @@ impl Source {
             passes_on: false,
             out_of_step: false,
             in_doubt: None,
+            fresh: None,
             failures: 0,
             not_before: None,
             due: None,
@@ -260,6 +263,11 @@ impl Source {
     /// Whether the next turn is to tell about the worker.
     pub(super) fn tells(&self, now: Instant) -> bool {
         self.lease.tells(now)
+    }
+
+    /// How many retries the worker's budget would allow at once.
+    pub(super) fn show_budget(&self, tokens: f64) {
+        self.line.metrics.budget.set(tokens);
     }
 
     /// Sends a turn.

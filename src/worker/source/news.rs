@@ -32,6 +32,7 @@ impl Source {
             if self.lease.observe(up, generation, now) {
                 // A failover may have lost what Redis knew.
                 self.out_of_step |= self.number > 0;
+                self.fresh = Some(now + FRESH);
             }
             if up {
                 self.not_before = None;
@@ -45,7 +46,7 @@ impl Source {
                 Ok(Answer::Round(round)) => self.round(&turn, round, now),
                 Ok(Answer::Gone) => self.gone(),
                 Ok(Answer::Late) => {
-                    self.out_of_step = true;
+                    self.doubt(&turn);
                     Arrival::default()
                 }
                 Err(error) => {
@@ -89,7 +90,10 @@ impl Source {
                 if !round.jobs.is_empty() {
                     self.looks = 0;
                 }
-                arrival.jobs = round.jobs;
+                arrival.jobs = match self.fresh {
+                    Some(until) if now < until => self.not_known(round.jobs),
+                    _ => round.jobs,
+                };
             }
             Purpose::Claim => {
                 let more = round.cursor != "0" || !round.claimed.is_empty();
@@ -114,7 +118,11 @@ impl Source {
 
     /// Those of which nothing is known here. What has been decided about the others is handed in again, if Redis
     /// does not have it.
-    fn not_known(&mut self, jobs: Vec<Taken>) -> Vec<Taken> {
+    fn not_known(&mut self, mut jobs: Vec<Taken>) -> Vec<Taken> {
+        jobs.retain(|job| {
+            let running = self.running.get(&job.id);
+            running.is_none_or(|running| running.delivery.attempt() != job.attempt)
+        });
         let executions: Vec<_> = jobs.iter().map(|job| (job.id, job.attempt)).collect();
         let known = self.settling.known(&executions);
         let mut unknown = Vec::new();
@@ -161,12 +169,17 @@ impl Source {
         }
     }
 
+    /// Redis may have handed out something that has not arrived.
+    fn doubt(&mut self, turn: &Flying) {
+        self.out_of_step = true;
+        if turn.purpose != Purpose::Resync {
+            self.in_doubt = Some(turn.purpose);
+        }
+    }
+
     fn failed(&mut self, turn: &Flying, error: &Error, now: Instant) {
         if error.may_have_landed() {
-            self.out_of_step = true;
-            if turn.purpose != Purpose::Resync {
-                self.in_doubt = Some(turn.purpose);
-            }
+            self.doubt(turn);
         }
         if error.is_permanent() && self.failures == 0 {
             tracing::error!(
@@ -181,3 +194,7 @@ impl Source {
             Some(now + wait::after_failures(self.failures, error.retry_after(), sample));
     }
 }
+
+/// For so long on a new connection it is looked at whether a job has been executed before that is handed out: a
+/// failover may have lost that it was, and what is resent may be on its way.
+const FRESH: Duration = Duration::from_secs(5);

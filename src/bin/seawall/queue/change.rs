@@ -35,7 +35,7 @@ pub(crate) struct Delete {
 /// Which ones are meant has to be said.
 #[derive(Args)]
 pub(crate) struct Which {
-    /// This one
+    /// The job's id
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "error"])]
     pub(crate) id: Option<JobId>,
     /// All of them, a few hundred at a time

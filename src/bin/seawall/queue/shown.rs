@@ -164,7 +164,7 @@ impl<'a> Shown<'a> {
             ),
         )?;
         if let Some(reason) = error.last.reason {
-            row("dead since", reason.to_owned())?;
+            row("reason", reason.to_owned())?;
         }
         if let Some(at) = error.requeued_ms {
             row("requeued", when(at, now))?;

@@ -72,7 +72,10 @@ fn row(worker: &WorkerInfo) -> Vec<String> {
         plain(worker.id.as_str()),
         state,
         or_none(plain(&worker.host)),
-        worker.pid.to_string(),
+        or_none(match worker.pid {
+            0 => String::new(),
+            pid => pid.to_string(),
+        }),
         count(worker.in_flight),
         count(worker.concurrency),
         started.unwrap_or("-".to_owned()),
