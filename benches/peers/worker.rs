@@ -5,8 +5,8 @@
 //! [`WAITING`] jobs ahead of the worker: apalis-redis 1.0.0 fails for good when a fetch finds some 8,000 jobs
 //! that it has not seen (its script: "too many results to unpack"). How it is set up: `apalis.rs`.
 //!
-//! The processor time of Redis and of the program, in cores, says what the limit is. `make bench`, or `cargo
-//! bench` in this directory.
+//! The processor time of Redis and of the program, in cores, says what the limit is. `make bench` runs it
+//! last.
 
 #[path = "../report/mod.rs"]
 mod report;
