@@ -51,15 +51,6 @@ struct Waiting {
     again: bool,
 }
 
-/// What is known here of an execution that Redis still takes for running.
-#[derive(Debug)]
-pub(super) enum Known {
-    /// What was decided about it is on its way.
-    OnItsWay,
-    /// It is settled, but Redis does not have it yet, or any more.
-    Settled(Operation),
-}
-
 impl Settling {
     /// Remembers the last `remembers` completions.
     pub(super) fn new(
@@ -87,7 +78,8 @@ impl Settling {
         self.wait_for(operation, false);
     }
 
-    /// Hands in what has had its receipt, and Redis does not have: it is on disk, or was lost by Redis.
+    /// Hands in once more what Redis does not have: it is on its way, on disk, or was lost in a failover, or has come
+    /// before the job itself was given back after one.
     ///
     /// If it comes twice, the second one changes nothing.
     pub(super) fn hand_in_again(&mut self, operation: Operation) {
@@ -191,27 +183,20 @@ impl Settling {
         self.settled.push_back(operation);
     }
 
-    /// What of these executions is known here, if anything: for those that Redis takes for running, and nobody here
-    /// executes.
-    pub(super) fn known(&self, executions: &[(JobId, u32)]) -> Vec<Option<Known>> {
+    /// What has been decided here about these executions, if anything: for those that Redis takes for running, and
+    /// nobody here executes.
+    pub(super) fn decided(&self, executions: &[(JobId, u32)]) -> Vec<Option<Operation>> {
         if executions.is_empty() {
             return Vec::new();
         }
-        let moving = self.waiting.iter().map(|waiting| &waiting.operation);
-        let moving = moving.chain(&self.refused);
-        let moving = moving.map(|operation| (key(operation), None));
-        let settled = self.settled.iter();
-        let settled = settled.map(|operation| (key(operation), Some(operation)));
-        // What is on its way overrides what was settled before.
-        let all: HashMap<_, _> = settled.chain(moving).collect();
-        let known = executions.iter().map(|(id, attempt)| {
-            let known = all.get(&Some((*id, *attempt)))?;
-            Some(match known {
-                None => Known::OnItsWay,
-                Some(operation) => Known::Settled((*operation).clone()),
-            })
+        let waiting = self.waiting.iter().map(|waiting| &waiting.operation);
+        let all = self.settled.iter().chain(waiting).chain(&self.refused);
+        let all: HashMap<_, _> = all.map(|operation| (key(operation), operation)).collect();
+        let decided = executions.iter().map(|(id, attempt)| {
+            let decided = all.get(&Some((*id, *attempt)))?;
+            Some((*decided).clone())
         });
-        known.collect()
+        decided.collect()
     }
 }
 

@@ -163,7 +163,7 @@ impl Answer {
 fn answer(value: Value) -> Option<Answer> {
     let mut parts = list(value)?.into_iter();
     let status = bytes(parts.next()?)?;
-    let now_ms = number(parts.next()?)?;
+    let now_ms = number(&parts.next()?)?;
     match &status[..] {
         b"ok" => {}
         b"gone" => return Some(Answer::Gone),
@@ -172,11 +172,11 @@ fn answer(value: Value) -> Option<Answer> {
     }
     let next_due_ms = match parts.next()? {
         Value::Int(-1) => None,
-        due => Some(number(due)?),
+        due => Some(number(&due)?),
     };
     let cursor = String::from_utf8(bytes(parts.next()?)?.into()).ok()?;
     let depths = list(parts.next()?)?;
-    let depths = depths.into_iter().map(number).collect::<Option<Vec<_>>>()?;
+    let depths = depths.iter().map(number).collect::<Option<Vec<_>>>()?;
     let [ready, later, running, dead, alone] = depths[..] else {
         return None;
     };
@@ -207,7 +207,7 @@ fn taken(value: Value) -> Option<Vec<Taken>> {
     while let Some(first) = parts.next() {
         taken.push(Taken {
             id: id(first)?,
-            attempt: u32::try_from(number(parts.next()?)?).ok()?,
+            attempt: u32::try_from(number(&parts.next()?)?).ok()?,
             record: bytes(parts.next()?)?,
             failures: bytes(parts.next()?)?,
             before: bytes(parts.next()?)?,
@@ -236,9 +236,9 @@ fn bytes(value: Value) -> Option<Bytes> {
     }
 }
 
-fn number(value: Value) -> Option<u64> {
+fn number(value: &Value) -> Option<u64> {
     match value {
-        Value::Int(number) => u64::try_from(number).ok(),
+        Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
     }
 }

@@ -252,7 +252,7 @@ impl Source {
         let is_due = |at: Instant| at <= now;
         if !self.can_ask() {
             None
-        } else if self.out_of_step {
+        } else if self.out_of_step || (working && self.lease.comparison_due().is_some_and(is_due)) {
             Some(Purpose::Resync)
         } else if working && self.lease.look_due().is_some_and(is_due) {
             Some(Purpose::Claim)
@@ -271,7 +271,9 @@ impl Source {
         let mut timers = vec![self.settling.due(), self.due, self.look];
         if self.turn.is_none() && self.status.up {
             let look = self.lease.look_due().filter(|_| working);
-            let ask = [self.lease.renewal_due(), look].into_iter().flatten().min();
+            let compare = self.lease.comparison_due().filter(|_| working);
+            let ask = [self.lease.renewal_due(), look, compare];
+            let ask = ask.into_iter().flatten().min();
             // Nothing is asked before that, whatever is due.
             timers.push(ask.max(self.not_before));
             timers.push(self.not_before);
@@ -352,16 +354,16 @@ impl Source {
 
     /// Takes in what has come; whether anything has.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if let Some(turn) = &mut self.turn {
-            if let Poll::Ready(answer) = turn.answer.poll_unpin(cx) {
-                self.news.answer = self.turn.take().map(|turn| (turn, answer));
-            }
+        if let Some(turn) = &mut self.turn
+            && let Poll::Ready(answer) = turn.answer.poll_unpin(cx)
+        {
+            self.news.answer = self.turn.take().map(|turn| (turn, answer));
         }
-        if let Some(waking) = &mut self.waking {
-            if let Poll::Ready(woken) = waking.poll_unpin(cx) {
-                self.waking = None;
-                self.news.woken = Some(woken);
-            }
+        if let Some(waking) = &mut self.waking
+            && let Poll::Ready(woken) = waking.poll_unpin(cx)
+        {
+            self.waking = None;
+            self.news.woken = Some(woken);
         }
         while let Poll::Ready(mut changed) = self.changes.poll_unpin(cx) {
             self.status = *changed.borrow_and_update();

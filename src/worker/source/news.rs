@@ -13,7 +13,6 @@ use crate::{
     error::Error,
     worker::{
         WorkerId,
-        settle::Known,
         turn::{Answer, Round, Taken},
         wait,
     },
@@ -105,6 +104,7 @@ impl Source {
             Purpose::Resync => {
                 // What has been said on another connection may be forgotten.
                 self.out_of_step = turn.generation != self.status.generation;
+                self.lease.compared(now);
                 self.hungry = true;
                 let unknown = self.not_known(round.jobs);
                 match self.in_doubt.take() {
@@ -126,12 +126,11 @@ impl Source {
             running.is_none_or(|running| running.delivery.attempt() != job.attempt)
         });
         let executions: Vec<_> = jobs.iter().map(|job| (job.id, job.attempt)).collect();
-        let known = self.settling.known(&executions);
+        let decided = self.settling.decided(&executions);
         let mut unknown = Vec::new();
-        for (job, known) in jobs.into_iter().zip(known) {
-            match known {
-                Some(Known::OnItsWay) => {}
-                Some(Known::Settled(operation)) => self.settling.hand_in_again(operation),
+        for (job, decided) in jobs.into_iter().zip(decided) {
+            match decided {
+                Some(operation) => self.settling.hand_in_again(operation),
                 None => unknown.push(job),
             }
         }
