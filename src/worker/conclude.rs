@@ -207,7 +207,7 @@ mod tests {
     fn record(handling: Handling) -> Record {
         Record {
             enqueued_ms: 1_000,
-            due: Due::Now,
+            due_ms: 0,
             expires_ms: 0,
             handling,
             headers: vec![],
