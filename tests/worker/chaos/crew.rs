@@ -208,7 +208,7 @@ fn kept(registry: &Registry) -> f64 {
     let metrics = family.map_or(&[][..], |family| family.get_metric());
     metrics
         .iter()
-        .map(|metric| metric.get_counter().value())
+        .map(|metric| metric.get_counter().get_value())
         .sum()
 }
 
