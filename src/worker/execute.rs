@@ -94,3 +94,96 @@ fn message(panic: &(dyn Any + Send)) -> String {
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("the handler panicked").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, sync::Arc};
+
+    use super::*;
+    use crate::{
+        job::{Handling as HowTo, JobId, task::Record},
+        worker::delivery::Parts,
+    };
+
+    fn delivery() -> Delivery {
+        let record = Record {
+            enqueued_ms: 1,
+            due_ms: 0,
+            expires_ms: 0,
+            handling: HowTo::new(),
+            headers: vec![],
+            payload: "x".into(),
+        };
+        Delivery::new(Parts {
+            id: JobId::from_bytes([1; 16]),
+            queue: "q".into(),
+            attempt: 1,
+            retries_left: 0,
+            record,
+            error: None,
+            keeps_result: false,
+            extensions: Arc::default(),
+        })
+    }
+
+    async fn ended(
+        delivery: Delivery,
+        handler: impl Future<Output = Result<Output, Failure>> + Send + 'static,
+    ) -> Ended {
+        let ticket = Ticket {
+            source: 0,
+            number: 1,
+            id: delivery.id(),
+        };
+        let limit = Duration::from_secs(1);
+        execute(ticket, delivery, handler.boxed(), limit)
+            .await
+            .ended
+    }
+
+    fn failure(ended: &Ended) -> &str {
+        match ended {
+            Ended::Failed(failure) => failure.error_type(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    struct PanicsWhenDropped;
+
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_is_over_time_is_dropped_and_what_it_started_is_told() {
+        let delivery = delivery();
+        let cancellation = delivery.cancellation().clone();
+        let ended = ended(delivery, pending()).await;
+        assert_eq!(failure(&ended), "timeout");
+        assert!(cancellation.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_panic_gets_out() {
+        let panics = ended(delivery(), async { panic!("no good") }).await;
+        assert_eq!(failure(&panics), "panic");
+        let panics = ended(delivery(), async {
+            let _held = PanicsWhenDropped;
+            pending().await
+        });
+        assert_eq!(failure(&panics.await), "panic");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_succeeded_has_although_it_was_cancelled_meanwhile() {
+        let delivery = delivery();
+        let cancellation = delivery.cancellation().clone();
+        let succeeds = ended(delivery, async move {
+            cancellation.cancel();
+            Ok(Output::default())
+        });
+        assert!(matches!(succeeds.await, Ended::Succeeded(_)));
+    }
+}

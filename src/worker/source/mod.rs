@@ -102,6 +102,8 @@ struct Flying {
     answer: Asking,
     reserved: usize,
     sent: Instant,
+    /// The number of the connection there was then.
+    generation: u64,
     tells: bool,
 }
 
@@ -296,6 +298,7 @@ impl Source {
             answer: self.line.call.clone().oneshot(call).boxed(),
             reserved: wanted,
             sent: Instant::now(),
+            generation: self.status.generation,
             tells: about.is_some(),
         });
     }

@@ -102,7 +102,8 @@ impl Source {
                 arrival.abandoned = round.claimed;
             }
             Purpose::Resync => {
-                self.out_of_step = false;
+                // What has been said on another connection may be forgotten.
+                self.out_of_step = turn.generation != self.status.generation;
                 self.hungry = true;
                 let unknown = self.not_known(round.jobs);
                 match self.in_doubt.take() {
