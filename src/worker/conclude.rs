@@ -207,7 +207,7 @@ mod tests {
     fn record(handling: Handling) -> Record {
         Record {
             enqueued_ms: 1_000,
-            due: Due::Now,
+            due_ms: 0,
             expires_ms: 0,
             handling,
             headers: vec![],
@@ -295,7 +295,8 @@ mod tests {
         let failure = Failure::worker_died();
         let (operation, _) = judge.failed(case(&record, 1), &failure, Some("other"));
         let Operation::Retry {
-            due: Due::Now,
+            // The next one would be the last.
+            due: Due::Alone,
             failures,
             ..
         } = operation
