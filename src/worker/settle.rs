@@ -184,8 +184,12 @@ impl Settling {
     }
 
     /// What has been decided here about these executions, if anything: for those that Redis takes for running, and
-    /// nobody here executes.
-    pub(super) fn decided(&self, executions: &[(JobId, u32)]) -> Vec<Option<Operation>> {
+    /// nobody here executes. It is said by the worker's present `token`, as Redis takes it for that one's.
+    pub(super) fn decided(
+        &self,
+        executions: &[(JobId, u32)],
+        token: &Arc<str>,
+    ) -> Vec<Option<Operation>> {
         if executions.is_empty() {
             return Vec::new();
         }
@@ -194,7 +198,11 @@ impl Settling {
         let all: HashMap<_, _> = all.map(|operation| (key(operation), operation)).collect();
         let decided = executions.iter().map(|(id, attempt)| {
             let decided = all.get(&Some((*id, *attempt)))?;
-            Some((*decided).clone())
+            let mut decided = (*decided).clone();
+            if let Some(execution) = execution(&mut decided) {
+                execution.token = token.clone();
+            }
+            Some(decided)
         });
         decided.collect()
     }
@@ -208,14 +216,23 @@ fn without_result(mut operation: Operation, error: &Error) -> Operation {
     operation
 }
 
+/// The execution that has been decided about; none if it was given back, since it may have begun anew here.
 fn key(operation: &Operation) -> Option<(JobId, u32)> {
     let execution = match operation {
-        Operation::Add { .. } => return None,
+        Operation::Add { .. } | Operation::GiveBack { .. } => return None,
+        Operation::End { execution, .. }
+        | Operation::Retry { execution, .. }
+        | Operation::Bury { execution, .. } => execution,
+    };
+    Some((execution.id, execution.attempt))
+}
+
+fn execution(operation: &mut Operation) -> Option<&mut Execution> {
+    match operation {
+        Operation::Add { .. } => None,
         Operation::End { execution, .. }
         | Operation::Retry { execution, .. }
         | Operation::Bury { execution, .. }
-        | Operation::GiveBack { execution } => execution,
-    };
-    let Execution { id, attempt, .. } = execution;
-    Some((*id, *attempt))
+        | Operation::GiveBack { execution } => Some(execution),
+    }
 }

@@ -126,7 +126,7 @@ impl Source {
             running.is_none_or(|running| running.delivery.attempt() != job.attempt)
         });
         let executions: Vec<_> = jobs.iter().map(|job| (job.id, job.attempt)).collect();
-        let decided = self.settling.decided(&executions);
+        let decided = self.settling.decided(&executions, self.id.token());
         let mut unknown = Vec::new();
         for (job, decided) in jobs.into_iter().zip(decided) {
             match decided {
