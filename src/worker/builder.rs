@@ -151,6 +151,9 @@ impl Builder {
     }
 
     /// Makes a job a dead letter when so many workers have died in it; at least 1.
+    ///
+    /// A worker takes all jobs along that it executes when it dies. So before the death that would be the last one for
+    /// a job, it is executed by a worker that has no other such job at that time: what dies then is the cause.
     pub fn poison_after(mut self, deaths: u32) -> Self {
         self.rules.poison_after = deaths;
         self
@@ -281,6 +284,7 @@ impl Builder {
             },
             jobs: JoinSet::new(),
             numbered: 0,
+            alone: None,
             counters: Counters::default(),
             _home: self.home,
         }

@@ -11,7 +11,7 @@ use super::{
     decision::{DeadReason, Decision, Failed, Rules},
     task_error::FailedAttempt,
 };
-use crate::job::task::{Execution, Handling, Operation, Outcome, Record};
+use crate::job::task::{Due, Execution, Handling, Operation, Outcome, Record};
 
 /// What a worker does about the jobs that its handler is done with.
 pub(super) struct Judge {
@@ -88,11 +88,11 @@ impl Judge {
             age: record.map_or(Duration::ZERO, |record| age(record, &error, now_ms)),
         };
         let own = record.and_then(|record| record.handling.retries());
-        let retry = |execution, error: &TaskError, due_ms, put_off| {
+        let retry = |execution, error: &TaskError, due, put_off| {
             let failures = error.to_stored().into();
             let operation = Operation::Retry {
                 execution,
-                due_ms,
+                due,
                 failures,
             };
             (operation, Fate::Retried { put_off })
@@ -101,9 +101,12 @@ impl Judge {
             Decision::Retry(delay) => {
                 let turn = self.pace.turn(now, delay);
                 let due_ms = now_ms.saturating_add(millis(turn.after));
-                retry(execution, &error, due_ms, !turn.put_off.is_zero())
+                retry(execution, &error, Due::At(due_ms), !turn.put_off.is_zero())
             }
-            Decision::Again => retry(execution, &error, 0, false),
+            Decision::Again { alone } => {
+                let due = if alone { Due::Alone } else { Due::Now };
+                retry(execution, &error, due, false)
+            }
             Decision::Bury(reason) => {
                 let ttl = own_or(record, Handling::failure_ttl, self.failure_ttl);
                 let operation = if ttl.is_zero() {
@@ -250,7 +253,12 @@ mod tests {
         let record = record(Handling::new());
         let failure = Failure::new("flaky", "again");
         let due = || match judge.failed(case(&record, 1), &failure, None) {
-            (Operation::Retry { due_ms, .. }, fate) => (due_ms, fate),
+            (
+                Operation::Retry {
+                    due: Due::At(ms), ..
+                },
+                fate,
+            ) => (ms, fate),
             other => panic!("{other:?}"),
         };
         assert_eq!(due(), (25_000, Fate::Retried { put_off: false }));
@@ -287,7 +295,7 @@ mod tests {
         let failure = Failure::worker_died();
         let (operation, _) = judge.failed(case(&record, 1), &failure, Some("other"));
         let Operation::Retry {
-            due_ms: 0,
+            due: Due::Now,
             failures,
             ..
         } = operation

@@ -35,6 +35,8 @@ pub(super) struct Dispatcher {
     pub(super) jobs: JoinSet<Finished>,
     /// Executions begun: the number of the last one.
     pub(super) numbered: u64,
+    /// The execution that may have no other such beside it.
+    pub(super) alone: Option<u64>,
     pub(super) counters: Counters,
     /// What must not end before the worker does.
     pub(super) _home: Arc<dyn Any + Send + Sync>,
@@ -106,24 +108,26 @@ impl Dispatcher {
         self.sources.iter_mut().for_each(|source| source.tick(now));
         self.catch_up();
         let free = self.free();
+        let mut alone = self.alone.is_none() && !self.sources.iter().any(Source::asks_alone);
         let stakes: Vec<_> = self
             .sources
             .iter()
             .map(|source| Stake {
                 weight: source.weight,
                 pass: source.pass,
-                wants: working && source.wants(now),
+                wants: working && source.wants(now, alone),
             })
             .collect();
         let given = share(free, &stakes);
         for (at, slots) in given.into_iter().enumerate() {
             let source = &self.sources[at];
-            if let Some(purpose) = source.next(now, slots, working) {
+            if let Some(purpose) = source.next(now, slots, working, alone) {
                 let about = source.tells(now).then(|| self.tell());
                 if about.is_some() {
                     source.show_budget(self.judge.pace.tokens());
                 }
-                self.sources[at].ask(purpose, slots, about.as_deref());
+                self.sources[at].ask(purpose, slots, alone, about.as_deref());
+                alone &= !self.sources[at].asks_alone();
             }
         }
         if working && free > 0 {

@@ -49,6 +49,7 @@ impl Dispatcher {
         let source = &mut self.sources[at];
         let now_ms = source.now_ms(now);
         let execution = execution(&job, source.id().token());
+        let alone = job.is_alone();
         let earlier = TaskError::parse(&job.failures);
         let record = match Record::decode(job.record) {
             Ok(record) => record,
@@ -114,6 +115,9 @@ impl Dispatcher {
             before.delivery.cancellation().cancel();
             source.metrics.in_flight.dec();
         }
+        if alone {
+            self.alone = Some(ticket.number);
+        }
         let handling = self.handler.handle(delivery.clone());
         self.jobs.spawn(execute(ticket, delivery, handling, limit));
     }
@@ -121,6 +125,9 @@ impl Dispatcher {
     /// Decides what becomes of a job whose execution has ended, if that is still up to this worker.
     pub(super) fn finished(&mut self, finished: Finished, now: Instant) {
         let Ticket { source, number, id } = finished.ticket;
+        if self.alone == Some(number) {
+            self.alone = None;
+        }
         let at = source;
         let source = &mut self.sources[at];
         let current = source.running.get(&id);
@@ -188,7 +195,7 @@ impl Dispatcher {
             now,
             sample: rand::rng().random(),
         };
-        let died = String::from_utf8_lossy(&job.before);
+        let died = job.before();
         let failure = Failure::worker_died();
         let (operation, fate) = self.judge.failed(case, &failure, Some(&died));
         self.conclude(at, operation, Some(fate));

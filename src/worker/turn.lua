@@ -8,12 +8,14 @@
 --       5 claims    how many jobs of dead workers at most; 0: it may not look
 --       6 cursor    where the last look for such jobs ended; 0 at first
 --       7 about     JSON about the worker; '' leaves it, and what has expired, as it is
---       8 resync    1: what follows are the executions the worker has, each an id and an attempt
+--       8 alone     1: it may have a job that may have no other such beside it
+--       9 resync    1: what follows are the executions the worker has, each an id and an attempt
 --
 -- {'gone', now}  the worker was taken for dead, and is to take a new token
 -- {'late', now}
--- {'ok', now, next due or -1, cursor, {ready, later, running, dead}, jobs, claimed, lost}
---   jobs and claimed: id, attempt, record, failures ('' if there are none) and the worker before ('' if none) of each
+-- {'ok', now, next due or -1, cursor, {ready, later, running, dead, alone}, jobs, claimed, lost}
+--   jobs and claimed: id, attempt, record, failures ('' if there are none) and the worker before ('' if none) of each;
+--   for the one that is to be alone, 'alone' in its place
 --   lost: ids of executions that are no longer the worker's
 local jobs, ready, later, running, failures, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local done, results, wake = KEYS[7], KEYS[8], KEYS[10]
@@ -45,8 +47,9 @@ redis.call('LLEN', wake)
 redis.call('ZADD', workers, text(now + tonumber(ARGV[3])), token)
 redis.call('HSET', turns, token, ARGV[2])
 
+-- In `later` what is below 0 is not due at a time: see `alone`.
 local function due_by(set, moment)
-  return redis.call('ZRANGEBYSCORE', set, '-inf', text(moment), 'LIMIT', 0, MOST_DUE)
+  return redis.call('ZRANGEBYSCORE', set, 0, text(moment), 'LIMIT', 0, MOST_DUE)
 end
 
 local due = due_by(later, now)
@@ -124,9 +127,9 @@ end
 
 -- What the worker has, and what it should have: its last answers may have been lost, or a failover may have lost
 -- what Redis knew.
-if ARGV[8] == '1' then
+if ARGV[9] == '1' then
   local known, ids = {}, {}
-  for at = 9, #ARGV, 2 do
+  for at = 10, #ARGV, 2 do
     ids[#ids + 1] = ARGV[at]
     known[ARGV[at]] = tonumber(ARGV[at + 1])
   end
@@ -210,6 +213,26 @@ if most > 0 then
 end
 
 local wanted, bytes, chunk, rounds, count = tonumber(ARGV[4]), 0, 64, 0, 0
+
+-- One in which workers have died, so often that the next death would be the last: if it is alone then, it was the
+-- cause.
+local tried = 0
+while ARGV[8] == '1' and wanted > 0 and count == 0 and tried < 100 do
+  tried = tried + 1
+  local ids = redis.call('ZRANGEBYSCORE', later, '-inf', '(0', 'LIMIT', 0, 1)
+  if #ids == 0 then break end
+  redis.call('ZREM', later, ids[1])
+  look_up(ids, function(id, record, entry, noted)
+    if not record or entry or redis.call('ZSCORE', dead, id) then return end
+    local attempt = tries(noted) + 1
+    enter({id, execution(attempt, token)})
+    add(taken, id, attempt, record, noted, 'alone')
+    bytes = bytes + #record
+    count = count + 1
+  end)
+end
+local got_alone = count > 0
+
 local seen = {}
 while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   rounds = rounds + 1
@@ -234,14 +257,15 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   enter(starts)
 end
 
+local alone = redis.call('ZCOUNT', later, '-inf', '(0')
 local depths = {
-  redis.call('LLEN', ready), redis.call('ZCARD', later), redis.call('HLEN', running), redis.call('ZCARD', dead),
+  redis.call('LLEN', ready), redis.call('ZCARD', later), redis.call('HLEN', running), redis.call('ZCARD', dead), alone,
 }
-if depths[1] > 0 then
-  -- For the next idle worker.
+-- For the next idle worker. Who could not have one that is to be alone does not call for itself.
+if depths[1] > 0 or (got_alone and alone > 0) then
   if redis.call('LLEN', wake) == 0 then redis.call('RPUSH', wake, '1') end
 elseif depths[2] == 0 then
   redis.call('DEL', wake)
 end
-local next_due = depths[2] > 0 and tonumber(redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')[2]) or -1
+local next_due = tonumber(redis.call('ZRANGEBYSCORE', later, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]) or -1
 return {'ok', now, next_due, cursor, depths, taken, claimed, lost}

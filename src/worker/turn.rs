@@ -1,6 +1,6 @@
 //! One round of a worker on a queue, as a call and as what is read of its answer: see `turn.lua`.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use redis::{Cmd, Script, Value};
@@ -19,6 +19,8 @@ pub(super) struct Turn<'a> {
     pub(super) number: u64,
     pub(super) lease: Duration,
     pub(super) wanted: usize,
+    /// One of them may be a job that may have no other such beside it.
+    pub(super) alone: bool,
     /// Looks for what dead workers have left, from where the last look has ended.
     pub(super) claim_from: Option<&'a str>,
     /// About the worker, if it is time to say so again.
@@ -32,7 +34,7 @@ impl Turn<'_> {
     pub(super) fn call(&self, keys: &Keys, limit: Duration) -> RedisCall {
         let known = self.known.unwrap_or_default();
         let keys = keys.all();
-        let mut cmd = Cmd::with_capacity(12 + keys.len() + 2 * known.len(), 1024);
+        let mut cmd = Cmd::with_capacity(13 + keys.len() + 2 * known.len(), 1024);
         cmd.arg("EVALSHA").arg(TURN.get_hash()).arg(keys.len());
         for key in keys {
             cmd.arg(key);
@@ -45,6 +47,7 @@ impl Turn<'_> {
             .arg(self.claim_from.map_or(0, |_| MOST_CLAIMS))
             .arg(self.claim_from.unwrap_or("0"))
             .arg(self.about.unwrap_or_default())
+            .arg(i32::from(self.alone))
             .arg(i32::from(self.known.is_some()));
         for (id, attempt) in known {
             cmd.arg(&id.as_bytes()[..]).arg(*attempt);
@@ -115,6 +118,8 @@ pub(super) struct Depths {
     pub(super) later: u64,
     pub(super) running: u64,
     pub(super) dead: u64,
+    /// Of those in `later`: they wait for a worker that has no other such.
+    pub(super) alone: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -124,8 +129,23 @@ pub(super) struct Taken {
     pub(super) record: Bytes,
     /// How its earlier attempts have ended; empty if there were none.
     pub(super) failures: Bytes,
-    /// The worker that had it before, if it died.
-    pub(super) before: Bytes,
+    /// The worker that had it before, if it died; or [`ALONE`].
+    before: Bytes,
+}
+
+/// Stands in the place of the worker before.
+const ALONE: &[u8] = b"alone";
+
+impl Taken {
+    /// The worker that had it before, and died.
+    pub(super) fn before(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.before)
+    }
+
+    /// Whether no other such job may be beside it.
+    pub(super) fn is_alone(&self) -> bool {
+        self.before == ALONE
+    }
 }
 
 impl Answer {
@@ -157,7 +177,7 @@ fn answer(value: Value) -> Option<Answer> {
     let cursor = String::from_utf8(bytes(parts.next()?)?.into()).ok()?;
     let depths = list(parts.next()?)?;
     let depths = depths.into_iter().map(number).collect::<Option<Vec<_>>>()?;
-    let [ready, later, running, dead] = depths[..] else {
+    let [ready, later, running, dead, alone] = depths[..] else {
         return None;
     };
     let jobs = taken(parts.next()?)?;
@@ -172,6 +192,7 @@ fn answer(value: Value) -> Option<Answer> {
             later,
             running,
             dead,
+            alone,
         },
         jobs,
         claimed,

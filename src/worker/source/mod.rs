@@ -62,6 +62,8 @@ pub(super) struct Source {
     in_doubt: Option<Purpose>,
     failures: u32,
     not_before: Option<Instant>,
+    /// How many jobs wait that may have no other such beside them.
+    alone: u64,
     /// When the next scheduled job is due.
     due: Option<Instant>,
     /// When to look by itself, as it can't be woken.
@@ -101,6 +103,7 @@ struct Flying {
     purpose: Purpose,
     answer: Asking,
     reserved: usize,
+    alone: bool,
     sent: Instant,
     /// The number of the connection there was then.
     generation: u64,
@@ -169,6 +172,7 @@ impl Source {
             fresh: None,
             failures: 0,
             not_before: None,
+            alone: 0,
             due: None,
             look: None,
             looks: 0,
@@ -225,13 +229,26 @@ impl Source {
         self.turn.is_none() && self.status.up && self.not_before.is_none()
     }
 
-    /// Whether free slots would be of use to it now.
-    pub(super) fn wants(&self, now: Instant) -> bool {
-        self.next(now, 1, true) == Some(Purpose::Take)
+    /// Whether the turn on its way may bring a job that may have no other such beside it.
+    pub(super) fn asks_alone(&self) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.alone)
     }
 
-    /// What to ask now, if anything, with so many slots.
-    pub(super) fn next(&self, now: Instant, slots: usize, working: bool) -> Option<Purpose> {
+    /// Whether free slots would be of use to it now.
+    pub(super) fn wants(&self, now: Instant, alone: bool) -> bool {
+        self.next(now, 1, true, alone) == Some(Purpose::Take)
+    }
+
+    /// What to ask now, if anything, with so many slots; if there is none of those that must be `alone`, one of them
+    /// may be for such a job.
+    pub(super) fn next(
+        &self,
+        now: Instant,
+        slots: usize,
+        working: bool,
+        alone: bool,
+    ) -> Option<Purpose> {
+        let hungry = self.hungry || (alone && self.alone > 0);
         let is_due = |at: Instant| at <= now;
         if !self.can_ask() {
             None
@@ -239,7 +256,7 @@ impl Source {
             Some(Purpose::Resync)
         } else if working && self.lease.look_due().is_some_and(is_due) {
             Some(Purpose::Claim)
-        } else if (self.hungry && slots > 0 && working)
+        } else if (hungry && slots > 0 && working)
             || self.passes_on
             || self.lease.renewal_due().is_none_or(is_due)
         {
@@ -273,7 +290,7 @@ impl Source {
     }
 
     /// Sends a turn.
-    pub(super) fn ask(&mut self, purpose: Purpose, slots: usize, about: Option<&str>) {
+    pub(super) fn ask(&mut self, purpose: Purpose, slots: usize, alone: bool, about: Option<&str>) {
         self.number += 1;
         self.passes_on = false;
         let known: Option<Vec<_>> = (purpose == Purpose::Resync).then(|| {
@@ -283,11 +300,13 @@ impl Source {
                 .collect()
         });
         let wanted = if purpose == Purpose::Take { slots } else { 0 };
+        let alone = alone && self.alone > 0 && wanted > 0;
         let turn = Turn {
             token: self.id.as_str(),
             number: self.number,
             lease: self.lease.length(),
             wanted,
+            alone,
             claim_from: (purpose == Purpose::Claim).then_some(&*self.cursor),
             about,
             known: known.as_deref(),
@@ -297,6 +316,7 @@ impl Source {
             purpose,
             answer: self.line.call.clone().oneshot(call).boxed(),
             reserved: wanted,
+            alone,
             sent: Instant::now(),
             generation: self.status.generation,
             tells: about.is_some(),

@@ -81,6 +81,7 @@ impl Source {
         self.clock = Some((now, round.now_ms));
         let until = |due: u64| now + Duration::from_millis(due.saturating_sub(round.now_ms));
         self.due = round.next_due_ms.map(until);
+        self.alone = round.depths.alone;
         self.show(&round);
         let mut arrival = Arrival::default();
         match turn.purpose {
