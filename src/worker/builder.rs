@@ -115,7 +115,7 @@ impl Builder {
     /// Sets how many jobs are fetched beyond those that are executed, at most 10,000, over all queues.
     ///
     /// For jobs that take less time than the way to Redis: they are fetched many at a time. Meanwhile no other
-    /// worker has them, and if this one dies, they count as executed, as their handlers may have begun. When it ends
+    /// worker has them; they are counted as started, and if this worker dies, they were executed. When it ends
     /// in order, they are given back.
     pub fn prefetch(mut self, jobs: usize) -> Self {
         self.prefetch = jobs;
