@@ -295,7 +295,8 @@ mod tests {
         let failure = Failure::worker_died();
         let (operation, _) = judge.failed(case(&record, 1), &failure, Some("other"));
         let Operation::Retry {
-            due: Due::Now,
+            // The next one would be the last.
+            due: Due::Alone,
             failures,
             ..
         } = operation

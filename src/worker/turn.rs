@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn round() -> Vec<Value> {
-        let depths = [1, 2, 3, 4].map(Value::Int);
+        let depths = [1, 2, 3, 4, 5].map(Value::Int);
         let job = |attempt| {
             let id = Value::BulkString(vec![7; 16]);
             vec![id, Value::Int(attempt), text("record"), text(""), text("")]
@@ -276,7 +276,7 @@ mod tests {
             panic!("{answer:?}");
         };
         assert_eq!((round.now_ms, round.next_due_ms), (1_000, None));
-        assert_eq!(round.depths.dead, 4);
+        assert_eq!((round.depths.dead, round.depths.alone), (4, 5));
         assert_eq!((round.jobs[0].attempt, round.claimed[0].attempt), (1, 2));
         assert_eq!(round.lost, [JobId::from_bytes([9; 16])]);
     }
