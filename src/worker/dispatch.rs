@@ -4,6 +4,7 @@ use std::{any::Any, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{
+    sync::Semaphore,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -27,6 +28,10 @@ pub(super) struct Dispatcher {
     pub(super) judge: Judge,
     pub(super) extensions: Arc<Extensions>,
     pub(super) concurrency: usize,
+    /// How many jobs may wait here for a slot.
+    pub(super) prefetch: usize,
+    /// Those of handlers; closed at the end, when nothing more is to begin.
+    pub(super) slots: Arc<Semaphore>,
     pub(super) timeout: Duration,
     pub(super) shutdown_within: Duration,
     pub(super) stop: BoxFuture<'static, ()>,
@@ -152,13 +157,23 @@ impl Dispatcher {
 
     /// How many more jobs may be taken now.
     ///
-    /// As many as can be executed at once: a job that is taken is started, and counts as executed. And no more than
-    /// whose completions could be kept in memory, should neither Redis nor the disk take any.
+    /// As many as can be executed at once, and be waiting for that: a job that is taken counts as executed. And no
+    /// more than whose completions could be kept in memory, should neither Redis nor the disk take any.
     pub(super) fn free(&self) -> usize {
         let reserved: usize = self.sources.iter().map(Source::reserved).sum();
-        let slots = self.concurrency.saturating_sub(self.jobs.len() + reserved);
-        let most = MOST_UNSETTLED.max(self.concurrency);
-        slots.min(most.saturating_sub(self.unsettled() + reserved))
+        let taken = self.jobs.len() + reserved;
+        let room = self.room().saturating_sub(taken);
+        // While enough of them wait, the next ones are worth a turn only when they are many.
+        if taken > self.concurrency && room < self.prefetch.div_ceil(2) {
+            return 0;
+        }
+        let most = MOST_UNSETTLED.max(self.room());
+        room.min(most.saturating_sub(self.unsettled() + reserved))
+    }
+
+    /// For jobs that are executed, and those that wait here for it.
+    pub(super) fn room(&self) -> usize {
+        self.concurrency + self.prefetch
     }
 
     /// Completions that are neither in Redis nor on disk yet.

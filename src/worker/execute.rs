@@ -1,9 +1,19 @@
 //! One execution of a job: within its time, cancellable, its panics caught, in a span of its own.
 
-use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    future::ready,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
-use futures_util::FutureExt;
-use tokio::time::{Instant, timeout};
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
 use tracing::Instrument;
 
 use super::{Cancellation, Delivery, Failure, Output, handler::Handling};
@@ -34,7 +44,26 @@ pub(super) enum Ended {
     Cancelled,
 }
 
-/// Runs `handling` to its end, or to that of its time, or until it is cancelled.
+/// A place in the line for a slot, and then the slot.
+pub(super) struct Slot(BoxFuture<'static, Option<OwnedSemaphorePermit>>);
+
+impl Slot {
+    /// The next place: slots are given in the order of these calls, whichever task is polled first.
+    pub(super) fn next_of(slots: &Arc<Semaphore>) -> Self {
+        let slots = slots.clone();
+        if let Ok(free) = slots.clone().try_acquire_owned() {
+            return Self(ready(Some(free)).boxed());
+        }
+        let mut slot = slots.acquire_owned().map(Result::ok).boxed();
+        let mut nobody = Context::from_waker(Waker::noop());
+        match slot.poll_unpin(&mut nobody) {
+            Poll::Ready(slot) => Self(ready(slot).boxed()),
+            Poll::Pending => Self(slot),
+        }
+    }
+}
+
+/// Waits for the slot, and runs `handling` to its end, or to that of its time, or until it is cancelled.
 ///
 /// # Cancel safety
 ///
@@ -42,12 +71,25 @@ pub(super) enum Ended {
 pub(super) async fn execute(
     ticket: Ticket,
     delivery: Delivery,
+    slot: Slot,
     handling: Handling,
     limit: Duration,
 ) -> Finished {
+    let cancellation = delivery.cancellation().clone();
+    let slot = tokio::select! {
+        biased;
+        slot = slot.0 => slot,
+        () = cancellation.cancelled() => None,
+    };
+    let Some(_slot) = slot else {
+        return Finished {
+            ticket,
+            took: Duration::ZERO,
+            ended: Ended::Cancelled,
+        };
+    };
     let span = span(&delivery);
     let began = Instant::now();
-    let cancellation = delivery.cancellation().clone();
     drop(delivery);
     let limited = run(handling, limit, &cancellation).instrument(span);
     // A panic of the handler leaves nothing of ours half done.

@@ -9,7 +9,7 @@ use super::{
     decision::DeadReason,
     delivery::Parts,
     dispatch::Dispatcher,
-    execute::{Ended, Finished, Ticket, execute},
+    execute::{Ended, Finished, Slot, Ticket, execute},
     source::{Arrival, Running},
     turn::Taken,
     weights::progress,
@@ -35,7 +35,7 @@ impl Dispatcher {
             self.abandoned(at, &job, now);
         }
         for job in arrival.jobs {
-            if working && self.jobs.len() < self.concurrency {
+            if working && self.jobs.len() < self.room() {
                 self.start(at, job, now);
             } else {
                 // The answer that had it was lost, and its slot has gone to another job.
@@ -119,7 +119,9 @@ impl Dispatcher {
             self.alone = Some(ticket.number);
         }
         let handling = self.handler.handle(delivery.clone());
-        self.jobs.spawn(execute(ticket, delivery, handling, limit));
+        let slot = Slot::next_of(&self.slots);
+        self.jobs
+            .spawn(execute(ticket, delivery, slot, handling, limit));
     }
 
     /// Decides what becomes of a job whose execution has ended, if that is still up to this worker.

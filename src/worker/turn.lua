@@ -109,9 +109,14 @@ local function look_up(ids, each)
 end
 
 local function enter(entries)
+  -- A hash of few and short values is a list to Redis, in which it looks for each id from the front. One long value
+  -- makes it a table, and it stays one until it is empty.
+  local is_list = #entries > 16 and redis.call('HLEN', running) <= 512
+  if is_list then redis.call('HSET', running, '', string.rep(' ', 1024)) end
   for from = 1, #entries, 2 * CHUNK do
     redis.call('HSET', running, unpack(entries, from, math.min(from + 2 * CHUNK - 1, #entries)))
   end
+  if is_list then redis.call('HDEL', running, '') end
 end
 
 local taken, claimed, lost = {}, {}, {}

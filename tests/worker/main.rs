@@ -9,5 +9,6 @@ mod basic;
 mod chaos;
 mod leases;
 mod outage;
+mod prefetch;
 mod shutdown;
 mod support;
