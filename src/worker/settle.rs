@@ -15,10 +15,7 @@ use tower::Service;
 use super::wait;
 use crate::{
     error::{Error, ErrorKind},
-    job::{
-        JobId,
-        task::{Execution, Operation},
-    },
+    job::{JobId, task::Operation},
     metrics::WorkerQueueMetrics,
     sequence::Write,
     spool::{Place, Receipt, Spooling, future::ResponseFuture},
@@ -114,6 +111,11 @@ impl Settling {
         self.kept
     }
 
+    /// Whether what was handed in last has been refused, and nothing has been taken since.
+    pub(super) fn is_refused(&self) -> bool {
+        self.failures > 0
+    }
+
     /// When something is to be done that no receipt will call for.
     pub(super) fn due(&self) -> Option<Instant> {
         self.again
@@ -162,7 +164,7 @@ impl Settling {
             }
             Ok(_) => self.refuse(operation, "the spool has no room", now),
             Err(error) => {
-                let operation = without_result(operation, &error);
+                let operation = shortened(operation, &error);
                 self.refuse(operation, &error.reason(), now);
             }
         }
@@ -185,15 +187,37 @@ impl Settling {
     }
 
     fn remember(&mut self, operation: Operation) {
+        if matches!(operation, Operation::GiveBack { .. }) {
+            // The same attempt may come again, and is to be made then.
+            return;
+        }
         if self.settled.len() >= self.remembers {
             self.settled.pop_front();
         }
         self.settled.push_back(operation);
     }
 
+    /// As [`known`](Self::known), of executions of which it is not known when their jobs were enqueued.
+    pub(super) fn known_by_attempt(&self, executions: &[(JobId, u32)]) -> Vec<Option<Known>> {
+        if executions.is_empty() {
+            return Vec::new();
+        }
+        let moving = self.waiting.iter().map(|waiting| &waiting.operation);
+        let all = self.settled.iter().chain(moving).chain(&self.refused);
+        let keys: HashMap<_, _> = all
+            .filter_map(key)
+            .map(|key| ((key.0, key.1), key))
+            .collect();
+        let keys = executions.iter().map(|execution| {
+            let unknown = (execution.0, execution.1, 0);
+            keys.get(execution).copied().unwrap_or(unknown)
+        });
+        self.known(&keys.collect::<Vec<_>>())
+    }
+
     /// What of these executions is known here, if anything: for those that Redis takes for running, and nobody here
     /// executes.
-    pub(super) fn known(&self, executions: &[(JobId, u32)]) -> Vec<Option<Known>> {
+    pub(super) fn known(&self, executions: &[Key]) -> Vec<Option<Known>> {
         if executions.is_empty() {
             return Vec::new();
         }
@@ -204,8 +228,8 @@ impl Settling {
         let settled = settled.map(|operation| (key(operation), Some(operation)));
         // What is on its way overrides what was settled before.
         let all: HashMap<_, _> = settled.chain(moving).collect();
-        let known = executions.iter().map(|(id, attempt)| {
-            let known = all.get(&Some((*id, *attempt)))?;
+        let known = executions.iter().map(|execution| {
+            let known = all.get(&Some(*execution))?;
             Some(match known {
                 None => Known::OnItsWay,
                 Some(operation) => Known::Settled((*operation).clone()),
@@ -215,15 +239,27 @@ impl Settling {
     }
 }
 
-/// A result that the spool has no room for must not keep the job from ending.
-fn without_result(mut operation: Operation, error: &Error) -> Operation {
-    if let (ErrorKind::Invalid, Operation::End { result, .. }) = (error.kind(), &mut operation) {
-        *result = Bytes::new();
+/// A result or a history that the spool has no room for must not keep the job from going on.
+fn shortened(mut operation: Operation, error: &Error) -> Operation {
+    if error.kind() != ErrorKind::Invalid {
+        return operation;
+    }
+    match &mut operation {
+        Operation::End { result, .. } => *result = Bytes::new(),
+        Operation::Retry { failures, .. } | Operation::Bury { failures, .. } => {
+            // The first line has the counts.
+            let counts = failures.iter().position(|byte| *byte == b'\n');
+            failures.truncate(counts.unwrap_or(0));
+        }
+        Operation::Add { .. } | Operation::GiveBack { .. } => {}
     }
     operation
 }
 
-fn key(operation: &Operation) -> Option<(JobId, u32)> {
+/// What tells executions by one worker apart: the job, its attempt, and when the job was enqueued.
+pub(super) type Key = (JobId, u32, u64);
+
+fn key(operation: &Operation) -> Option<Key> {
     let execution = match operation {
         Operation::Add { .. } => return None,
         Operation::End { execution, .. }
@@ -231,6 +267,5 @@ fn key(operation: &Operation) -> Option<(JobId, u32)> {
         | Operation::Bury { execution, .. }
         | Operation::GiveBack { execution } => execution,
     };
-    let Execution { id, attempt, .. } = execution;
-    Some((*id, *attempt))
+    Some((execution.id, execution.attempt, execution.enqueued_ms))
 }

@@ -7,7 +7,9 @@
 
 mod basic;
 mod chaos;
+mod edges;
 mod leases;
 mod outage;
+mod refusals;
 mod shutdown;
 mod support;

@@ -11,6 +11,7 @@ use crate::{
     call::Reply,
     connect::Status,
     error::Error,
+    job::{JobId, task::Execution},
     worker::{
         WorkerId,
         settle::Known,
@@ -98,6 +99,10 @@ impl Source {
             Purpose::Claim => {
                 let more = round.cursor != "0" || !round.claimed.is_empty();
                 self.lease.looked(now, more);
+                arrival.strays = self.strays(round.own);
+                if round.cursor == "0" {
+                    self.strays.looked();
+                }
                 self.cursor = round.cursor;
                 arrival.abandoned = round.claimed;
             }
@@ -116,14 +121,36 @@ impl Source {
         arrival
     }
 
+    /// Those that are to be given back. What has been decided about others is handed in again.
+    fn strays(&mut self, mut own: Vec<(JobId, u32)>) -> Vec<Execution> {
+        own.retain(|(id, _)| !self.running.contains_key(id));
+        let strays = self.strays.found(own);
+        let known = self.settling.known_by_attempt(&strays);
+        let mut unknown = Vec::new();
+        for ((id, attempt), known) in strays.into_iter().zip(known) {
+            match known {
+                Some(Known::OnItsWay) => {}
+                Some(Known::Settled(operation)) => self.settling.hand_in_again(operation),
+                None => unknown.push(Execution {
+                    id,
+                    attempt,
+                    token: self.id.token().clone(),
+                    // It is this worker's, whichever job of this id it is.
+                    enqueued_ms: 0,
+                }),
+            }
+        }
+        unknown
+    }
+
     /// Those of which nothing is known here. What has been decided about the others is handed in again, if Redis
     /// does not have it.
     fn not_known(&mut self, mut jobs: Vec<Taken>) -> Vec<Taken> {
         jobs.retain(|job| {
             let running = self.running.get(&job.id);
-            running.is_none_or(|running| running.delivery.attempt() != job.attempt)
+            running.is_none_or(|running| running.key() != job.key())
         });
-        let executions: Vec<_> = jobs.iter().map(|job| (job.id, job.attempt)).collect();
+        let executions: Vec<_> = jobs.iter().map(Taken::key).collect();
         let known = self.settling.known(&executions);
         let mut unknown = Vec::new();
         for (job, known) in jobs.into_iter().zip(known) {
@@ -162,6 +189,7 @@ impl Source {
         self.lease.begin_anew();
         self.out_of_step = false;
         self.in_doubt = None;
+        self.strays.begin_anew();
         self.hungry = true;
         Arrival {
             lost,
