@@ -146,7 +146,7 @@ impl Builder {
         self
     }
 
-    /// Never executes jobs again after these failures.
+    /// Never executes jobs again after these failures. A predicate that panics takes no failure.
     pub fn never_if(
         mut self,
         predicate: impl Fn(&Failure) -> bool + Send + Sync + 'static,

@@ -221,6 +221,7 @@ mod tests {
                 id: JobId::from_bytes([1; 16]),
                 attempt,
                 token: "me".into(),
+                enqueued_ms: 0,
             },
             record: Some(record),
             earlier: None,

@@ -1,6 +1,11 @@
 //! What becomes of a job whose execution failed: [`Rules::decide`], which knows no clock, no dice and no other job.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::failure::{Failure, Fate};
 use crate::{classify::Class, job::Retries};
@@ -159,8 +164,13 @@ impl Rules {
     /// Why this failure is not one to try again after, though there are retries left.
     fn refuses(&self, retries: &Retries, failed: &Failed<'_>) -> Option<DeadReason> {
         let failure = failed.failure;
-        let takes =
-            |predicate: &Option<Predicate>| predicate.as_ref().is_some_and(|is| is(failure));
+        // One that panics takes nothing: the job is to be decided on, and the worker to go on.
+        let takes = |predicate: &Option<Predicate>| {
+            let taken = |is: &Predicate| catch_unwind(AssertUnwindSafe(|| is(failure)));
+            predicate
+                .as_ref()
+                .is_some_and(|is| taken(is).unwrap_or(false))
+        };
         if failure.fate() == Fate::Permanent {
             return Some(DeadReason::Permanent);
         }

@@ -92,8 +92,9 @@ impl Dispatcher {
         let mut stopped = false;
         tokio::select! {
             biased;
-            () = news => {}
+            // First, since a busy worker always has news.
             () = stop, if working => stopped = true,
+            () = news => {}
             () = at(timer) => {}
         }
         let now = Instant::now();

@@ -53,6 +53,7 @@ impl Dispatcher {
                     id,
                     attempt: running.delivery.attempt(),
                     token: running.token,
+                    enqueued_ms: running.delivery.record().enqueued_ms,
                 };
                 self.conclude(at, Operation::GiveBack { execution }, None);
             }

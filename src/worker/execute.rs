@@ -95,7 +95,11 @@ pub(super) async fn execute(
     // A panic of the handler leaves nothing of ours half done.
     let ended = match AssertUnwindSafe(limited).catch_unwind().await {
         Ok(ended) => ended,
-        Err(panic) => Ended::Failed(Failure::panicked(message(&*panic))),
+        Err(panic) => {
+            let failure = Failure::panicked(message(&*panic));
+            discard(panic);
+            Ended::Failed(failure)
+        }
     };
     if !matches!(ended, Ended::Succeeded(_)) {
         // For what the handler has started elsewhere.
@@ -129,6 +133,13 @@ fn span(delivery: &Delivery) -> tracing::Span {
         attempt = delivery.attempt(),
         traceparent = delivery.header("traceparent"),
     )
+}
+
+/// What a handler panics with is its own, and may panic again when it is dropped.
+fn discard(panic: Box<dyn Any + Send>) {
+    if let Err(again) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
@@ -178,7 +189,8 @@ mod tests {
             id: delivery.id(),
         };
         let limit = Duration::from_secs(1);
-        execute(ticket, delivery, handler.boxed(), limit)
+        let slot = Slot::next_of(&Arc::new(Semaphore::new(1)));
+        execute(ticket, delivery, slot, handler.boxed(), limit)
             .await
             .ended
     }

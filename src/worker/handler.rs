@@ -1,6 +1,9 @@
 //! What executes jobs: async functions and [`tower::Service`]s, made one by [`IntoHandler`].
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -172,9 +175,15 @@ where
     S::Error: Into<BoxError> + 'static,
 {
     fn into_handler(self) -> Handler {
+        // It is the future that clones it, as that may panic, and a service need not be `Sync`.
+        let service = Arc::new(Mutex::new(self));
         of(move |delivery| {
-            let service = self.clone();
+            let service = service.clone();
             async move {
+                let service = {
+                    let service = service.lock().unwrap_or_else(PoisonError::into_inner);
+                    service.clone()
+                };
                 let response = service.oneshot(delivery).await;
                 response.map(Into::into).map_err(Failure::of_service)
             }

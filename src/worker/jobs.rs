@@ -32,15 +32,22 @@ impl Dispatcher {
             running.delivery.cancellation().cancel();
         }
         for job in arrival.abandoned {
-            self.abandoned(at, &job, now);
+            if job.has_come() {
+                self.abandoned(at, &job, now);
+            } else {
+                self.release(at, &job);
+            }
         }
         for job in arrival.jobs {
-            if working && self.jobs.len() < self.room() {
+            if working && job.has_come() && self.jobs.len() < self.room() {
                 self.start(at, job, now);
             } else {
                 // The answer that had it was lost, and its slot has gone to another job.
                 self.release(at, &job);
             }
+        }
+        for execution in arrival.strays {
+            self.conclude(at, Operation::GiveBack { execution }, None);
         }
     }
 
@@ -147,6 +154,7 @@ impl Dispatcher {
             id,
             attempt: delivery.attempt(),
             token: running.token,
+            enqueued_ms: delivery.record().enqueued_ms,
         };
         let case = Case {
             execution,
@@ -244,6 +252,7 @@ fn execution(job: &Taken, token: &std::sync::Arc<str>) -> Execution {
         id: job.id,
         attempt: job.attempt,
         token: token.clone(),
+        enqueued_ms: Record::enqueued(&job.record),
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Lease {
     compared: Option<Instant>,
     /// The connection's number, and since when it has been up without a break.
     up: Option<(u64, Instant)>,
+    /// Since when the lease has been renewed without a break.
+    held: Option<Instant>,
 }
 
 impl Lease {
@@ -30,6 +32,7 @@ impl Lease {
             looked: None,
             compared: None,
             up: None,
+            held: None,
         }
     }
 
@@ -54,6 +57,9 @@ impl Lease {
 
     /// A turn has been answered that was sent at `sent`: the lease counts from no later than that.
     pub(super) fn renewed(&mut self, sent: Instant, told: bool) {
+        if !self.holds(sent) {
+            self.held = Some(sent);
+        }
         self.renewed = Some(sent);
         self.compared.get_or_insert(sent);
         if told {
@@ -84,6 +90,11 @@ impl Lease {
         self.compared.map(|at| at + self.length)
     }
 
+    /// Whether the worker's own lease lasts.
+    pub(super) fn holds(&self, now: Instant) -> bool {
+        self.renewed.is_some_and(|at| now < at + self.length)
+    }
+
     /// When a turn is due for the lease alone. At once, if Redis has never heard of the worker.
     pub(super) fn renewal_due(&self) -> Option<Instant> {
         self.renewed.map(|at| at + self.length / 3)
@@ -96,11 +107,12 @@ impl Lease {
 
     /// When to look for what dead workers have left.
     ///
-    /// Only on a connection that has been up for a whole lease without a break: after an outage each worker that
-    /// lives first gets the time to renew its own lease, and to deliver what it has finished meanwhile.
+    /// Only after a whole lease without a break in the connection, nor in the worker's own lease: Redis may have been
+    /// there and have refused to be written to. After an outage each worker that lives first gets the time to renew
+    /// its own lease, and to deliver what it has finished meanwhile.
     pub(super) fn look_due(&self) -> Option<Instant> {
         let (_, since) = self.up?;
-        let allowed = since + self.length;
+        let allowed = since.max(self.held?) + self.length;
         let interval = self.length / 3 + (self.length / 6).mul_f64(self.skew);
         Some(match self.looked {
             Some(looked) => allowed.max(looked + interval),
@@ -139,7 +151,10 @@ mod tests {
         let mut lease = Lease::new(LENGTH, 0.0);
         assert_eq!(lease.look_due(), None);
         assert!(!lease.observe(true, 1, start));
+        assert_eq!(lease.look_due(), None);
+        lease.renewed(start, false);
         assert_eq!(lease.look_due(), Some(at(start, 30)));
+        lease.renewed(at(start, 29), false);
         // The same connection, seen again, is no break.
         assert!(!lease.observe(true, 1, at(start, 29)));
         assert_eq!(lease.look_due(), Some(at(start, 30)));
@@ -152,6 +167,24 @@ mod tests {
         assert_eq!(lease.look_due(), Some(at(start, 80)));
         lease.observe(false, 2, at(start, 60));
         assert_eq!(lease.look_due(), None);
+    }
+
+    #[test]
+    fn nothing_is_claimed_before_the_workers_own_lease_has_been_held_for_as_long() {
+        let start = Instant::now();
+        let mut lease = Lease::new(LENGTH, 0.0);
+        lease.observe(true, 1, start);
+        for seconds in [5, 15, 25, 35] {
+            lease.renewed(at(start, seconds), false);
+            assert_eq!(lease.look_due(), Some(at(start, 35)));
+        }
+        // Redis has refused the others.
+        assert!(lease.holds(at(start, 64)) && !lease.holds(at(start, 65)));
+        lease.renewed(at(start, 70), false);
+        assert_eq!(lease.look_due(), Some(at(start, 100)));
+        lease.begin_anew();
+        lease.renewed(at(start, 80), false);
+        assert_eq!(lease.look_due(), Some(at(start, 110)));
     }
 
     #[test]

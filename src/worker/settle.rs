@@ -106,6 +106,11 @@ impl Settling {
         self.kept
     }
 
+    /// Whether what was handed in last has been refused, and nothing has been taken since.
+    pub(super) fn is_refused(&self) -> bool {
+        self.failures > 0
+    }
+
     /// When something is to be done that no receipt will call for.
     pub(super) fn due(&self) -> Option<Instant> {
         self.again
@@ -154,7 +159,7 @@ impl Settling {
             }
             Ok(_) => self.refuse(operation, "the spool has no room", now),
             Err(error) => {
-                let operation = without_result(operation, &error);
+                let operation = shortened(operation, &error);
                 self.refuse(operation, &error.reason(), now);
             }
         }
@@ -177,6 +182,10 @@ impl Settling {
     }
 
     fn remember(&mut self, operation: Operation) {
+        if matches!(operation, Operation::GiveBack { .. }) {
+            // The same attempt may come again, and is to be made then.
+            return;
+        }
         if self.settled.len() >= self.remembers {
             self.settled.pop_front();
         }
@@ -185,7 +194,22 @@ impl Settling {
 
     /// What has been decided here about these executions, if anything: for those that Redis takes for running, and
     /// nobody here executes. It is said by the worker's present `token`, as Redis takes it for that one's.
-    pub(super) fn decided(
+    pub(super) fn decided(&self, executions: &[Key], token: &Arc<str>) -> Vec<Option<Operation>> {
+        if executions.is_empty() {
+            return Vec::new();
+        }
+        let all: HashMap<_, _> = self
+            .remembered()
+            .filter_map(|operation| Some((key(operation)?, operation)))
+            .collect();
+        let decided = executions.iter().map(|execution| all.get(execution));
+        decided
+            .map(|decided| decided.map(|decided| said_by(decided, token)))
+            .collect()
+    }
+
+    /// As [`decided`](Self::decided), of executions of which it is not known when their jobs were enqueued.
+    pub(super) fn decided_by_attempt(
         &self,
         executions: &[(JobId, u32)],
         token: &Arc<str>,
@@ -193,38 +217,63 @@ impl Settling {
         if executions.is_empty() {
             return Vec::new();
         }
+        let all: HashMap<_, _> = self
+            .remembered()
+            .filter_map(|operation| {
+                let (id, attempt, _) = key(operation)?;
+                Some(((id, attempt), operation))
+            })
+            .collect();
+        let decided = executions.iter().map(|execution| all.get(execution));
+        decided
+            .map(|decided| decided.map(|decided| said_by(decided, token)))
+            .collect()
+    }
+
+    /// The latest last.
+    fn remembered(&self) -> impl Iterator<Item = &Operation> {
         let waiting = self.waiting.iter().map(|waiting| &waiting.operation);
-        let all = self.settled.iter().chain(waiting).chain(&self.refused);
-        let all: HashMap<_, _> = all.map(|operation| (key(operation), operation)).collect();
-        let decided = executions.iter().map(|(id, attempt)| {
-            let decided = all.get(&Some((*id, *attempt)))?;
-            let mut decided = (*decided).clone();
-            if let Some(execution) = execution(&mut decided) {
-                execution.token = token.clone();
-            }
-            Some(decided)
-        });
-        decided.collect()
+        self.settled.iter().chain(waiting).chain(&self.refused)
     }
 }
 
-/// A result that the spool has no room for must not keep the job from ending.
-fn without_result(mut operation: Operation, error: &Error) -> Operation {
-    if let (ErrorKind::Invalid, Operation::End { result, .. }) = (error.kind(), &mut operation) {
-        *result = Bytes::new();
+/// A result or a history that the spool has no room for must not keep the job from going on.
+fn shortened(mut operation: Operation, error: &Error) -> Operation {
+    if error.kind() != ErrorKind::Invalid {
+        return operation;
+    }
+    match &mut operation {
+        Operation::End { result, .. } => *result = Bytes::new(),
+        Operation::Retry { failures, .. } | Operation::Bury { failures, .. } => {
+            // The first line has the counts.
+            let counts = failures.iter().position(|byte| *byte == b'\n');
+            failures.truncate(counts.unwrap_or(0));
+        }
+        Operation::Add { .. } | Operation::GiveBack { .. } => {}
     }
     operation
 }
 
+/// What tells executions by one worker apart: the job, its attempt, and when the job was enqueued.
+pub(super) type Key = (JobId, u32, u64);
+
 /// The execution that has been decided about; none if it was given back, since it may have begun anew here.
-fn key(operation: &Operation) -> Option<(JobId, u32)> {
+fn key(operation: &Operation) -> Option<Key> {
     let execution = match operation {
         Operation::Add { .. } | Operation::GiveBack { .. } => return None,
         Operation::End { execution, .. }
         | Operation::Retry { execution, .. }
         | Operation::Bury { execution, .. } => execution,
     };
-    Some((execution.id, execution.attempt))
+    Some((execution.id, execution.attempt, execution.enqueued_ms))
+}
+
+fn said_by(operation: &Operation, token: &Arc<str>) -> Operation {
+    let mut operation = operation.clone();
+    if let Some(execution) = execution(&mut operation) {
+        execution.token = token.clone();
+    }
+    operation
 }
 
 fn execution(operation: &mut Operation) -> Option<&mut Execution> {

@@ -11,12 +11,16 @@
 --       8 alone     1: it may have a job that may have no other such beside it
 --       9 resync    1: what follows are the executions the worker has, each an id and an attempt
 --
+-- A turn that hands something out notes what, beside its number, until another one is not a resync: so a worker whose
+-- answer was lost is told again.
+--
 -- {'gone', now}  the worker was taken for dead, and is to take a new token
 -- {'late', now}
--- {'ok', now, next due or -1, cursor, {ready, later, running, dead, alone}, jobs, claimed, lost}
+-- {'ok', now, next due or -1, cursor, {ready, later, running, dead, alone}, jobs, claimed, lost, own}
 --   jobs and claimed: id, attempt, record, failures ('' if there are none) and the worker before ('' if none) of each;
---   for the one that is to be alone, 'alone' in its place
+--   for the one that is to be alone, 'alone' in its place; in a resync the record is '' if there is no room for it
 --   lost: ids of executions that are no longer the worker's
+--   own: what the look for dead workers' jobs has found to be the worker's, id and attempt of each
 local jobs, ready, later, running, failures, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local done, results, wake = KEYS[7], KEYS[8], KEYS[10]
 local workers, about, turns, gone = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
@@ -25,6 +29,7 @@ local token, number = ARGV[1], tonumber(ARGV[2])
 local MOST_BYTES = 4 * 1024 * 1024 -- of records in one answer, about
 local MOST_DUE = 1000 -- of what is due or has expired at once
 local HOUR = 60 * 60 * 1000
+local NEVER = string.rep('\0', 8) -- when a job is due that was to be executed at once
 -- Lua can pass some 8,000 values to a function.
 local CHUNK = 1500
 
@@ -34,7 +39,11 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 if redis.call('ZSCORE', gone, token) then return {'gone', now} end
-if number <= tonumber(redis.call('HGET', turns, token) or '0') then return {'late', now} end
+local noted_turn = redis.call('HGET', turns, token) or '0'
+local _, digits = string.find(noted_turn, '^%d+')
+if number <= tonumber(string.sub(noted_turn, 1, digits)) then return {'late', now} end
+-- What was handed out last: a blank, and ids of 16 bytes.
+local handed_out = ARGV[9] == '1' and string.sub(noted_turn, digits + 1) or ''
 
 -- A key that somebody else uses under one of these names must stop it here, not between taking a job out of one
 -- key and putting it into another.
@@ -45,7 +54,7 @@ redis.call('LLEN', wake)
 
 -- The first write: Redis refuses it while it has no memory left, and none after it.
 redis.call('ZADD', workers, text(now + tonumber(ARGV[3])), token)
-redis.call('HSET', turns, token, ARGV[2])
+redis.call('HSET', turns, token, ARGV[2] .. handed_out)
 
 -- In `later` what is below 0 is not due at a time: see `alone`.
 local function due_by(set, moment)
@@ -109,67 +118,60 @@ local function look_up(ids, each)
 end
 
 local function enter(entries)
-  -- A hash of few and short values is a list to Redis, in which it looks for each id from the front. One long value
-  -- makes it a table, and it stays one until it is empty.
-  local is_list = #entries > 16 and redis.call('HLEN', running) <= 512
-  if is_list then redis.call('HSET', running, '', string.rep(' ', 1024)) end
   for from = 1, #entries, 2 * CHUNK do
     redis.call('HSET', running, unpack(entries, from, math.min(from + 2 * CHUNK - 1, #entries)))
   end
-  if is_list then redis.call('HDEL', running, '') end
 end
 
-local taken, claimed, lost = {}, {}, {}
+local taken, claimed, lost, own = {}, {}, {}, {}
+local bytes, count = 0, 0
 local function add(list, id, attempt, record, noted, by)
   local at = #list
   list[at + 1], list[at + 2], list[at + 3], list[at + 4], list[at + 5] = id, attempt, record, noted or '', by or ''
+  bytes = bytes + #record
 end
 
 -- What the worker has, and what it should have: its last answers may have been lost, or a failover may have lost
 -- what Redis knew.
 if ARGV[9] == '1' then
-  local known, ids = {}, {}
+  local known, ids, again = {}, {}, {}
   for at = 10, #ARGV, 2 do
     ids[#ids + 1] = ARGV[at]
     known[ARGV[at]] = tonumber(ARGV[at + 1])
   end
-  local again = {}
-  look_up(ids, function(id, record, entry, noted)
-    local mine = execution(known[id], token)
-    if entry then
-      if entry ~= mine then lost[#lost + 1] = id end
-    elseif record then
-      if tries(noted) < known[id] then
-        again[#again + 1] = id
-        again[#again + 1] = mine
-      else
-        lost[#lost + 1] = id
+  for from = 1, #ids, CHUNK do
+    local to = math.min(from + CHUNK - 1, #ids)
+    local entries = fetched(running, ids, from, to)
+    for at = from, to do
+      local id, entry = ids[at], entries[at - from + 1]
+      local mine = execution(known[id], token)
+      if entry then
+        if entry ~= mine then lost[#lost + 1] = id end
+      elseif redis.call('HEXISTS', jobs, id) == 1 then
+        if tries(redis.call('HGET', failures, id)) < known[id] then
+          again[#again + 1] = id
+          again[#again + 1] = mine
+        else
+          lost[#lost + 1] = id
+        end
       end
     end
-  end)
+  end
   enter(again)
-  local cursor, unknown = '0', {}
-  repeat
-    local step = redis.call('HSCAN', running, cursor, 'COUNT', 1000)
-    cursor = step[1]
-    for at = 1, #step[2], 2 do
-      local id = step[2][at]
-      local _, by = parts(step[2][at + 1])
-      -- A scan may show an entry twice.
-      if by == token and not known[id] then
-        known[id] = 0
-        unknown[#unknown + 1] = id
+  for at = 2, #handed_out, 16 do
+    local id = string.sub(handed_out, at, at + 15)
+    local entry = not known[id] and redis.call('HGET', running, id)
+    local attempt, by = parts(entry or '')
+    if by == token then
+      local record = redis.call('HGET', jobs, id)
+      if record then
+        local fits = bytes == 0 or bytes + #record <= MOST_BYTES
+        add(taken, id, attempt, fits and record or '', redis.call('HGET', failures, id))
+      else
+        redis.call('HDEL', running, id)
       end
     end
-  until cursor == '0'
-  look_up(unknown, function(id, record, entry, noted)
-    if record then
-      local attempt = parts(entry)
-      add(taken, id, attempt, record, noted)
-    else
-      redis.call('HDEL', running, id)
-    end
-  end)
+  end
 end
 
 -- What dead workers have left.
@@ -180,39 +182,48 @@ if most > 0 then
     redis.call('ZREM', workers, other)
     redis.call('ZADD', gone, text(now), other)
   end
-  local alive, orphans, seen, steps = {[token] = true}, {}, {}, 0
+  local alive, orphans, seen, steps = {}, {}, {}, 0
   repeat
     steps = steps + 1
     local step = redis.call('HSCAN', running, cursor, 'COUNT', 1000)
     cursor = step[1]
     for at = 1, #step[2], 2 do
       local id = step[2][at]
-      local _, by = parts(step[2][at + 1])
-      if by and alive[by] == nil then alive[by] = redis.call('ZSCORE', workers, by) ~= false end
-      if not (by and alive[by]) and not seen[id] then
-        seen[id] = true
-        orphans[#orphans + 1] = id
+      local attempt, by = parts(step[2][at + 1])
+      if by == token then
+        own[#own + 1] = id
+        own[#own + 1] = attempt
+      else
+        if by and alive[by] == nil then alive[by] = redis.call('ZSCORE', workers, by) ~= false end
+        if not (by and alive[by]) and not seen[id] then
+          seen[id] = true
+          orphans[#orphans + 1] = id
+        end
       end
     end
   until cursor == '0' or #orphans >= most or steps >= 10
   local mine = {}
-  look_up(orphans, function(id, record, entry, noted)
-    if not record then
-      redis.call('HDEL', running, id)
-    elseif #claimed < 4 * most then
-      local attempt, by = parts(entry)
+  for _, id in ipairs(orphans) do
+    if #claimed >= 5 * most or bytes >= MOST_BYTES then
+      -- The next look begins anew, and finds the others.
+      cursor = '0'
+      break
+    end
+    local record = redis.call('HGET', jobs, id)
+    if record then
+      local attempt, by = parts(redis.call('HGET', running, id))
       mine[#mine + 1] = id
       mine[#mine + 1] = execution(attempt, token)
-      add(claimed, id, attempt, record, noted, by)
+      add(claimed, id, attempt, record, redis.call('HGET', failures, id), by)
     else
-      -- The next look begins anew, and finds it.
-      cursor = '0'
+      redis.call('HDEL', running, id)
     end
-  end)
+  end
   enter(mine)
 end
 
-local wanted, bytes, chunk, rounds, count = tonumber(ARGV[4]), 0, 64, 0, 0
+-- Few at first, since nobody knows how large the records are.
+local wanted, chunk, rounds = tonumber(ARGV[4]), 4, 0
 
 -- One in which workers have died, so often that the next death would be the last: if it is alone then, it was the
 -- cause.
@@ -227,7 +238,6 @@ while ARGV[8] == '1' and wanted > 0 and count == 0 and tried < 100 do
     local attempt = tries(noted) + 1
     enter({id, execution(attempt, token)})
     add(taken, id, attempt, record, noted, 'alone')
-    bytes = bytes + #record
     count = count + 1
   end)
 end
@@ -238,23 +248,30 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   rounds = rounds + 1
   local ids = redis.call('LPOP', ready, math.min(wanted - count, chunk))
   if not ids then break end
-  -- Small at first, since nobody knows how large the records are.
-  if chunk * bytes < count * MOST_BYTES then chunk = math.min(4 * chunk, CHUNK) end
   local starts = {}
   look_up(ids, function(id, record, entry, noted)
     -- An id may have been left behind, or be there twice.
     local stale = not record or entry or seen[id]
-      or (noted and (redis.call('ZSCORE', later, id) or redis.call('ZSCORE', dead, id)))
+      or ((noted or string.sub(record, 10, 17) ~= NEVER)
+        and (redis.call('ZSCORE', later, id) or redis.call('ZSCORE', dead, id)))
     if stale then return end
     seen[id] = true
     local attempt = tries(noted) + 1
     starts[#starts + 1] = id
     starts[#starts + 1] = execution(attempt, token)
     add(taken, id, attempt, record, noted)
-    bytes = bytes + #record
     count = count + 1
   end)
   enter(starts)
+  if chunk * bytes <= count * MOST_BYTES then chunk = math.min(4 * chunk, CHUNK) end
+end
+
+if ARGV[9] ~= '1' and #taken + #claimed > 0 then
+  local ids = {}
+  for _, list in ipairs({taken, claimed}) do
+    for at = 1, #list, 5 do ids[#ids + 1] = list[at] end
+  end
+  redis.call('HSET', turns, token, ARGV[2] .. ' ' .. table.concat(ids))
 end
 
 local alone = redis.call('ZCOUNT', later, '-inf', '(0')
@@ -268,4 +285,4 @@ elseif depths[2] == 0 then
   redis.call('DEL', wake)
 end
 local next_due = tonumber(redis.call('ZRANGEBYSCORE', later, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]) or -1
-return {'ok', now, next_due, cursor, depths, taken, claimed, lost}
+return {'ok', now, next_due, cursor, depths, taken, claimed, lost, own}

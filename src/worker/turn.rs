@@ -9,7 +9,11 @@ use crate::{
     call::{RedisCall, Repeat, Reply, ScriptCall},
     classify::{Class, Landed, Verdict},
     error::{Error, ErrorKind},
-    job::{JobId, task::Keys},
+    job::{
+        JobId,
+        task::{Keys, Record},
+    },
+    worker::settle::Key,
 };
 
 /// What a worker says and asks in one round.
@@ -109,6 +113,8 @@ pub(super) struct Round {
     pub(super) claimed: Vec<Taken>,
     /// Executions that are no longer this worker's.
     pub(super) lost: Vec<JobId>,
+    /// Those that a look has found to be this worker's, and their attempts.
+    pub(super) own: Vec<(JobId, u32)>,
 }
 
 /// How many jobs the queue has, by state.
@@ -148,6 +154,17 @@ impl Taken {
     }
 }
 
+impl Taken {
+    pub(super) fn key(&self) -> Key {
+        (self.id, self.attempt, Record::enqueued(&self.record))
+    }
+
+    /// Whether its record has come with it: the answer may have had no room for that.
+    pub(super) fn has_come(&self) -> bool {
+        !self.record.is_empty()
+    }
+}
+
 impl Answer {
     pub(super) fn read(reply: Reply) -> Result<Self, Error> {
         answer(reply.into_value()).ok_or_else(|| {
@@ -183,6 +200,12 @@ fn answer(value: Value) -> Option<Answer> {
     let jobs = taken(parts.next()?)?;
     let claimed = taken(parts.next()?)?;
     let lost = list(parts.next()?)?.into_iter().map(id);
+    let lost = lost.collect::<Option<_>>()?;
+    let mut parts = list(parts.next()?)?.into_iter();
+    let mut own = Vec::with_capacity(parts.len() / 2);
+    while let Some(first) = parts.next() {
+        own.push((id(first)?, attempt(&parts.next()?)?));
+    }
     Some(Answer::Round(Round {
         now_ms,
         next_due_ms,
@@ -196,7 +219,8 @@ fn answer(value: Value) -> Option<Answer> {
         },
         jobs,
         claimed,
-        lost: lost.collect::<Option<_>>()?,
+        lost,
+        own,
     }))
 }
 
@@ -207,7 +231,7 @@ fn taken(value: Value) -> Option<Vec<Taken>> {
     while let Some(first) = parts.next() {
         taken.push(Taken {
             id: id(first)?,
-            attempt: u32::try_from(number(&parts.next()?)?).ok()?,
+            attempt: attempt(&parts.next()?)?,
             record: bytes(parts.next()?)?,
             failures: bytes(parts.next()?)?,
             before: bytes(parts.next()?)?,
@@ -219,6 +243,11 @@ fn taken(value: Value) -> Option<Vec<Taken>> {
 fn id(value: Value) -> Option<JobId> {
     let bytes: [u8; 16] = bytes(value)?[..].try_into().ok()?;
     Some(JobId::from_bytes(bytes))
+}
+
+fn attempt(value: &Value) -> Option<u32> {
+    // Counts are read as far as they go: see `TaskError`.
+    number(value).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 fn list(value: Value) -> Option<Vec<Value>> {
@@ -266,6 +295,7 @@ mod tests {
             Value::Array(job(1)),
             Value::Array(job(2)),
             Value::Array(vec![Value::BulkString(vec![9; 16])]),
+            Value::Array(vec![Value::BulkString(vec![8; 16]), Value::Int(3)]),
         ]
     }
 
@@ -279,11 +309,12 @@ mod tests {
         assert_eq!((round.depths.dead, round.depths.alone), (4, 5));
         assert_eq!((round.jobs[0].attempt, round.claimed[0].attempt), (1, 2));
         assert_eq!(round.lost, [JobId::from_bytes([9; 16])]);
+        assert_eq!(round.own, [(JobId::from_bytes([8; 16]), 3)]);
     }
 
     #[test]
     fn an_answer_that_is_not_the_scripts_is_an_error() {
-        for at in 0..8 {
+        for at in 0..9 {
             let mut parts = round();
             parts[at] = Value::Okay;
             assert!(

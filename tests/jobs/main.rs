@@ -8,6 +8,7 @@
 #[path = "../shared/seeds.rs"]
 mod seeds;
 
+mod again;
 mod batches;
 mod model;
 mod queue;

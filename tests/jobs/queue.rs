@@ -23,13 +23,16 @@ pub(crate) fn id(number: u8) -> JobId {
     JobId::from_bytes([number; 16])
 }
 
-/// One operation, as the script has it.
+/// One operation, as the script has it. One of an execution is of a job with the record `job`, a blank and the id.
 pub(crate) fn operation(kind: &str, id: u8, more: &[&str]) -> Write {
     let mut arguments = vec![
         Bytes::from(kind.to_owned()),
         Bytes::copy_from_slice(self::id(id).as_bytes()),
     ];
     arguments.extend(more.iter().map(|part| Bytes::from((*part).to_owned())));
+    if "ERDG".contains(kind) {
+        arguments.insert(4, Bytes::from(format!("ob {id}")));
+    }
     Write::procedure("q", &PROCEDURE, arguments)
 }
 

@@ -7,8 +7,10 @@
 
 mod basic;
 mod chaos;
+mod edges;
 mod leases;
 mod outage;
 mod prefetch;
+mod refusals;
 mod shutdown;
 mod support;

@@ -75,6 +75,8 @@ pub(crate) struct Execution {
     pub(crate) attempt: u32,
     /// The worker's.
     pub(crate) token: Arc<str>,
+    /// When its job was enqueued, which tells it from an earlier one of the same id.
+    pub(crate) enqueued_ms: u64,
 }
 
 /// How a job ended that is no dead letter.
@@ -147,13 +149,20 @@ fn of<const N: usize>(
     execution: Execution,
     more: [Bytes; N],
 ) -> Vec<Bytes> {
-    let Execution { id, attempt, token } = execution;
-    let mut arguments = Vec::with_capacity(4 + N);
+    let Execution {
+        id,
+        attempt,
+        token,
+        enqueued_ms,
+    } = execution;
+    let mut arguments = Vec::with_capacity(5 + N);
     arguments.extend([
         letter(kind),
         raw(id),
         number(attempt.into()),
         Bytes::copy_from_slice(token.as_bytes()),
+        // As the record has it.
+        Bytes::copy_from_slice(&enqueued_ms.to_le_bytes()),
     ]);
     arguments.extend(more);
     arguments

@@ -3,10 +3,13 @@
 -- keys     jobs, ready, later, running, failures, dead, done, results, counters, wake
 -- records  of one operation each:
 --   A id record due                           adds a job, unless there is one of this id
---   E id attempt token outcome ttl result     it has ended; how, is kept for `ttl` milliseconds
---   R id attempt token due failures           it has failed and is due again; -1: for a worker that has no other such
---   D id attempt token expires most failures  it has failed for good: a dead letter, one of at most `most`
---   G id attempt token                        it goes back to the front, as if it had not begun
+--   E id attempt token born outcome ttl result     it has ended; how, is kept for `ttl` milliseconds
+--   R id attempt token born due failures           it has failed and is due again; -1: for a worker that has no other such
+--   D id attempt token born expires most failures  it has failed for good: a dead letter, one of at most `most`
+--   G id attempt token born                        it goes back to the front, as if it had not begun
+--
+-- `born` is what the job's record has from its second byte to its ninth: when it was enqueued, which tells it from an
+-- earlier job of the same id.
 --
 -- An attempt that has been given up, because its worker was taken for dead, changes nothing any more; with one
 -- exception: a success counts until the next step after that attempt has been decided.
@@ -35,6 +38,12 @@ local function count(what, more) counts[what] = (counts[what] or 0) + (more or 1
 local function tries(id)
   local noted = redis.call('HGET', failures, id)
   return noted and tonumber(string.match(noted, '^%d+')) or 0
+end
+
+-- Whether the job that is there has not been decided about since this attempt, and is no later one of the same id.
+local function is_open(id, attempt, born)
+  local record = redis.call('HGET', jobs, id)
+  return record and string.sub(record, 2, 9) == born and tries(id) < tonumber(attempt)
 end
 
 -- Lua can pass some 8,000 values to a function, no more.
@@ -98,33 +107,43 @@ local function add(from, to)
   end
 end
 
+-- Outcomes that nobody is to know any more: twice as many as have come, so that they do not pile up.
+local function forget_outcomes(come)
+  local old = redis.call('ZRANGEBYSCORE', finished, '-inf', text(now), 'LIMIT', 0, 2 * come)
+  if #old == 0 then return end
+  each('ZREM', finished, old)
+  each('HDEL', results, old)
+end
+
 local names = {s = 'succeeded', x = 'expired', d = 'discarded'}
 
 local function finish(from, to)
   local ids = {}
   for at = from, to do ids[#ids + 1] = ARGV[records[at] + 1] end
   local by = fetched(running, ids)
-  local ended, tried, elsewhere = {}, {}, {}
+  local ended, tried, elsewhere, kept = {}, {}, {}, 0
   for at = from, to do
     local record = records[at]
-    local id, attempt, token, outcome = unpack(ARGV, record + 1, record + 4)
+    local id, attempt, token, born, outcome = unpack(ARGV, record + 1, record + 5)
     local is = by[at - from + 1] == attempt .. ' ' .. token
     if not is then
-      is = redis.call('HEXISTS', jobs, id) == 1 and tries(id) < tonumber(attempt)
+      is = is_open(id, attempt, born)
       if is then elsewhere[#elsewhere + 1] = id end
     end
     if is then
       ended[#ended + 1] = id
       if attempt ~= '1' then tried[#tried + 1] = id end
       count(names[outcome])
-      local ttl = tonumber(ARGV[record + 5])
+      local ttl = tonumber(ARGV[record + 6])
       if ttl > 0 then
         redis.call('ZADD', finished, text(now + ttl), id)
-        redis.call('HSET', results, id, outcome .. ARGV[record + 6])
+        redis.call('HSET', results, id, outcome .. ARGV[record + 7])
+        kept = kept + 1
       end
     end
   end
   if #ended == 0 then return end
+  if kept > 0 then forget_outcomes(kept) end
   each('HDEL', jobs, ended)
   each('HDEL', running, ended)
   if #tried > 0 then each('HDEL', failures, tried) end
@@ -138,15 +157,14 @@ end
 
 -- Whether the execution that a record is of may still decide what becomes of its job, which is nowhere then.
 local function decides(record)
-  local id, attempt, token = unpack(ARGV, record + 1, record + 3)
-  if redis.call('HEXISTS', jobs, id) == 0 then return false end
+  local id, attempt, token, born = unpack(ARGV, record + 1, record + 4)
   local by = redis.call('HGET', running, id)
-  if by and by ~= attempt .. ' ' .. token then return false end
   if by then
+    if by ~= attempt .. ' ' .. token or redis.call('HEXISTS', jobs, id) == 0 then return false end
     redis.call('HDEL', running, id)
     return true
   end
-  if tries(id) >= tonumber(attempt) then return false end
+  if not is_open(id, attempt, born) then return false end
   redis.call('ZREM', later, id)
   redis.call('ZREM', dead, id)
   return true
@@ -155,8 +173,9 @@ end
 local function again(record)
   if not decides(record) then return end
   local id = ARGV[record + 1]
-  redis.call('HSET', failures, id, ARGV[record + 5])
-  schedule(id, tonumber(ARGV[record + 4]))
+  -- The failures come last: should one of these be forbidden, the record comes again, and decides anew.
+  schedule(id, tonumber(ARGV[record + 5]))
+  redis.call('HSET', failures, id, ARGV[record + 6])
   count('retried')
 end
 
@@ -168,9 +187,9 @@ end
 
 local function bury(record)
   if not decides(record) then return end
-  local id, expires, most = ARGV[record + 1], tonumber(ARGV[record + 4]), tonumber(ARGV[record + 5])
-  redis.call('HSET', failures, id, ARGV[record + 6])
+  local id, expires, most = ARGV[record + 1], tonumber(ARGV[record + 5]), tonumber(ARGV[record + 6])
   redis.call('ZADD', dead, text(expires), id)
+  redis.call('HSET', failures, id, ARGV[record + 7])
   count('dead')
   for _, old in ipairs(redis.call('ZRANGEBYSCORE', dead, '-inf', text(now), 'LIMIT', 0, 100)) do forget(old) end
   local over = redis.call('ZCARD', dead) - most

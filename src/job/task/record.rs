@@ -54,6 +54,12 @@ impl Record {
         (version == VERSION).then_some((enqueued_ms, due_ms))
     }
 
+    /// When the job was enqueued, from where the record of any version has it; 0 if there is nothing there.
+    pub(crate) fn enqueued(bytes: &[u8]) -> u64 {
+        let number = bytes.get(1..9).and_then(|bytes| bytes.try_into().ok());
+        number.map_or(0, u64::from_le_bytes)
+    }
+
     pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, Unreadable> {
         if bytes.try_get_u8().map_err(|_| SHORT)? != VERSION {
             return Err(Unreadable("it was written by a newer version"));
@@ -145,6 +151,7 @@ mod tests {
             let bytes = record.encode();
             let times = Some((record.enqueued_ms, record.due_ms));
             prop_assert_eq!(Record::times(&bytes[..Record::TIMES]), times);
+            prop_assert_eq!(Record::enqueued(&bytes), record.enqueued_ms);
             prop_assert_eq!(Record::decode(bytes), Ok(record));
         }
 

@@ -1,6 +1,7 @@
 //! One queue at one deployment, as a worker sees it: [`Source`].
 
 mod news;
+mod strays;
 
 use std::{
     collections::HashMap,
@@ -14,10 +15,11 @@ use rand::Rng;
 use tokio::{sync::watch, time::Instant};
 use tower::ServiceExt;
 
+use self::strays::Strays;
 use super::{
     Delivery, Line, WorkerId,
     lease::Lease,
-    settle::Settling,
+    settle::{Key, Settling},
     turn::{Taken, Turn, leave},
     wait,
 };
@@ -25,7 +27,10 @@ use crate::{
     call::{RedisCall, Reply},
     connect::Status,
     error::Error,
-    job::{JobId, task::Keys},
+    job::{
+        JobId,
+        task::{Execution, Keys},
+    },
     metrics::WorkerQueueMetrics,
 };
 
@@ -71,6 +76,8 @@ pub(super) struct Source {
     looks: u32,
     /// Where the look for what dead workers have left has ended.
     cursor: String,
+    /// What it has found under this worker's name that is not executed here.
+    strays: Strays,
     /// The clock of Redis, in milliseconds since 1970, at a moment.
     clock: Option<(Instant, u64)>,
 }
@@ -82,6 +89,17 @@ pub(super) struct Running {
     pub(super) token: Arc<str>,
     pub(super) started_ms: u64,
     pub(super) delivery: Delivery,
+}
+
+impl Running {
+    pub(super) fn key(&self) -> Key {
+        let delivery = &self.delivery;
+        (
+            delivery.id(),
+            delivery.attempt(),
+            delivery.record().enqueued_ms,
+        )
+    }
 }
 
 /// What a turn is for. Never for two of them, so that it is known what one that got no answer may have handed out.
@@ -127,6 +145,8 @@ pub(super) struct Arrival {
     pub(super) abandoned: Vec<Taken>,
     /// No longer this worker's.
     pub(super) lost: Vec<Running>,
+    /// This worker's as Redis has it, and known to nobody.
+    pub(super) strays: Vec<Execution>,
 }
 
 impl Source {
@@ -177,6 +197,7 @@ impl Source {
             look: None,
             looks: 0,
             cursor: "0".into(),
+            strays: Strays::default(),
             clock: None,
         };
         source.lease.observe(now.up, now.generation, Instant::now());
@@ -254,9 +275,9 @@ impl Source {
             None
         } else if self.out_of_step || (working && self.lease.comparison_due().is_some_and(is_due)) {
             Some(Purpose::Resync)
-        } else if working && self.lease.look_due().is_some_and(is_due) {
+        } else if working && self.look_due().is_some_and(is_due) && self.lease.holds(now) {
             Some(Purpose::Claim)
-        } else if (hungry && slots > 0 && working)
+        } else if (hungry && slots > 0 && working && !self.settling.is_refused())
             || self.passes_on
             || self.lease.renewal_due().is_none_or(is_due)
         {
@@ -266,11 +287,17 @@ impl Source {
         }
     }
 
+    /// What is taken over has to be decided on, so not while nobody takes decisions.
+    fn look_due(&self) -> Option<Instant> {
+        let due = self.lease.look_due();
+        due.filter(|_| !self.settling.is_refused())
+    }
+
     /// When [`next`](Self::next) may say something else although nothing has happened.
     pub(super) fn timer(&self, working: bool) -> Option<Instant> {
         let mut timers = vec![self.settling.due(), self.due, self.look];
         if self.turn.is_none() && self.status.up {
-            let look = self.lease.look_due().filter(|_| working);
+            let look = self.look_due().filter(|_| working);
             let compare = self.lease.comparison_due().filter(|_| working);
             let ask = [self.lease.renewal_due(), look, compare];
             let ask = ask.into_iter().flatten().min();

@@ -11,6 +11,7 @@ use crate::{
     call::Reply,
     connect::Status,
     error::Error,
+    job::{JobId, task::Execution},
     worker::{
         WorkerId,
         turn::{Answer, Round, Taken},
@@ -98,6 +99,10 @@ impl Source {
             Purpose::Claim => {
                 let more = round.cursor != "0" || !round.claimed.is_empty();
                 self.lease.looked(now, more);
+                arrival.strays = self.strays(round.own);
+                if round.cursor == "0" {
+                    self.strays.looked();
+                }
                 self.cursor = round.cursor;
                 arrival.abandoned = round.claimed;
             }
@@ -118,14 +123,35 @@ impl Source {
         arrival
     }
 
+    /// Those that are to be given back. What has been decided about others is handed in again.
+    fn strays(&mut self, mut own: Vec<(JobId, u32)>) -> Vec<Execution> {
+        own.retain(|(id, _)| !self.running.contains_key(id));
+        let strays = self.strays.found(own);
+        let decided = self.settling.decided_by_attempt(&strays, self.id.token());
+        let mut unknown = Vec::new();
+        for ((id, attempt), decided) in strays.into_iter().zip(decided) {
+            match decided {
+                Some(operation) => self.settling.hand_in_again(operation),
+                None => unknown.push(Execution {
+                    id,
+                    attempt,
+                    token: self.id.token().clone(),
+                    // It is this worker's, whichever job of this id it is.
+                    enqueued_ms: 0,
+                }),
+            }
+        }
+        unknown
+    }
+
     /// Those of which nothing is known here. What has been decided about the others is handed in again, if Redis
     /// does not have it.
     fn not_known(&mut self, mut jobs: Vec<Taken>) -> Vec<Taken> {
         jobs.retain(|job| {
             let running = self.running.get(&job.id);
-            running.is_none_or(|running| running.delivery.attempt() != job.attempt)
+            running.is_none_or(|running| running.key() != job.key())
         });
-        let executions: Vec<_> = jobs.iter().map(|job| (job.id, job.attempt)).collect();
+        let executions: Vec<_> = jobs.iter().map(Taken::key).collect();
         let decided = self.settling.decided(&executions, self.id.token());
         let mut unknown = Vec::new();
         for (job, decided) in jobs.into_iter().zip(decided) {
@@ -163,6 +189,7 @@ impl Source {
         self.lease.begin_anew();
         self.out_of_step = false;
         self.in_doubt = None;
+        self.strays.begin_anew();
         self.hungry = true;
         Arrival {
             lost,
