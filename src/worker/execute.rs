@@ -178,7 +178,8 @@ mod tests {
             id: delivery.id(),
         };
         let limit = Duration::from_secs(1);
-        execute(ticket, delivery, handler.boxed(), limit)
+        let slot = Slot::next_of(&Arc::new(Semaphore::new(1)));
+        execute(ticket, delivery, slot, handler.boxed(), limit)
             .await
             .ended
     }
