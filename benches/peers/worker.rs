@@ -39,8 +39,8 @@ use report::{Goal, Report, Rounds, Row, Unit};
 #[tokio::main]
 async fn main() {
     let mut report = Report::new("worker");
-    let rounds = report.sized(5, 1);
-    let jobs = report.sized(200_000, 10_000);
+    let rounds = report.sized(3, 1);
+    let jobs = report.sized(100_000, 10_000);
     let redis = RedisServer::start().await.expect("redis-server starts");
     report.condition("redis", &report::redis_version(&redis).await);
     report.condition("persistence", &"none");
