@@ -23,6 +23,8 @@ SEEDS ?= 2000
 CHURN ?= 1000000
 # Only one set of flags: another one would build all dependencies anew.
 FLAGS := --all-features --locked
+# What the worker is measured beside has a lock of its own, and wants a later Rust.
+PEERS := --locked --manifest-path benches/peers/Cargo.toml --target-dir target
 FEATURES = $(shell sed -n '/^\[features\]/,/^\[/s/^\([a-z-]*\) *=.*/\1/p' Cargo.toml | grep -vx default)
 
 help: ## list the targets
@@ -58,6 +60,7 @@ test: cargo faults ## all tests, the documentation's examples, and a short run o
 
 bench: cargo redis ## the benches: tables on the screen, JSON under target/
 	cargo bench --locked --features chaos,encrypt
+	cargo bench $(PEERS)
 
 chaos: cargo redis ## hurt Redis, its network and the producers at random, and balance the books (SEED=7 MINUTES=2 TOPOLOGY=all, or SCENARIO=failover ROUNDS=50)
 	@cargo build --release --locked --features chaos --example chaos
@@ -66,7 +69,7 @@ chaos: cargo redis ## hurt Redis, its network and the producers at random, and b
 		$(if $(SEED),--seed $(SEED))
 
 chaos-seeds: cargo redis ## the seeded tests with many more seeds (SEEDS=2000)
-	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash --test topology
+	SEAWALL_SEEDS=$(SEEDS) cargo test --release $(FLAGS) --test line --test crash --test topology --test worker
 
 chaos-spool: cargo faults ## the spool's crashes and faults, all of them (SEEDS=2000, CHURN=1000000)
 	SEAWALL_STATES=2000 SEAWALL_KILLS=all SEAWALL_CYCLES=1000 SEAWALL_SEEDS=$(SEEDS) \
@@ -83,6 +86,8 @@ lint: cargo ## formatting, clippy, rustdoc, and each feature by itself; a warnin
 	cargo fmt --check
 	cargo clippy $(FLAGS) --all-targets -- -D warnings
 	cargo clippy --locked --no-default-features --all-targets -- -D warnings
+	cargo fmt --check --manifest-path benches/peers/Cargo.toml
+	cargo clippy $(PEERS) --all-targets -- -D warnings
 	@set -e; for feature in $(FEATURES); do \
 		echo "cargo clippy --no-default-features --features $$feature"; \
 		cargo clippy --locked --no-default-features --features $$feature --all-targets -- -D warnings; \

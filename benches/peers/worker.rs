@@ -1,12 +1,13 @@
 //! Jobs a second from enqueue to acknowledged: the worker beside apalis-redis, with handlers that only count.
 //!
 //! All in one run against one server, in turns, so that what else the machine does meets both. A job is a text of
-//! 256 bytes in JSON, which both decode for the handler, and both hand in 100 jobs a call. Both are given at most
+//! 256 bytes in JSON, which both decode for the handler, and both hand in 100 jobs a call and fetch up to
+//! [`BATCH`] at a time. Both are given at most
 //! [`WAITING`] jobs ahead of the worker: apalis-redis 1.0.0 fails for good when a fetch finds some 8,000 jobs
 //! that it has not seen (its script: "too many results to unpack"). How it is set up: `apalis.rs`.
 //!
-//! The processor time of Redis and of the program, in cores, says what the limit is. `make bench`, or `cargo
-//! bench` in this directory.
+//! The processor time of Redis and of the program, in cores, says what the limit is. `make bench` runs it
+//! last.
 
 #[path = "../report/mod.rs"]
 mod report;
@@ -26,7 +27,7 @@ use seawall::{
     chaos::RedisServer,
     worker::{Delivery, Failure},
 };
-use seawall_peers::Queue;
+use seawall_peers::{BATCH, Queue};
 use tokio::{
     sync::{Semaphore, oneshot},
     task::{JoinHandle, JoinSet},
@@ -194,7 +195,7 @@ impl<'a> Run<'a> {
         let worker = match contender {
             Contender::Seawall(seawall) => {
                 let worker = seawall.worker(&*self.queue).concurrency(concurrency);
-                let worker = worker.shutdown_on(stopped);
+                let worker = worker.prefetch(BATCH).shutdown_on(stopped);
                 tokio::spawn(async move {
                     let handler = move |_: String, _: Delivery| {
                         handled();

@@ -6,7 +6,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, pending},
 };
-use tokio::{runtime::Handle, task::JoinSet};
+use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -32,6 +32,7 @@ use crate::{
 ///
 /// - one queue, of weight 1
 /// - concurrency: 16 jobs at once, over all queues
+/// - prefetch: none
 /// - timeout: 30 minutes for one execution
 /// - retries: [`Retries::default`], for jobs that bring none of their own
 /// - budget: one retry for five executions and 10 a second, with a burst of 100; others are put off
@@ -44,6 +45,7 @@ use crate::{
 pub struct Builder {
     queues: Vec<(Arc<str>, u32)>,
     concurrency: usize,
+    prefetch: usize,
     timeout: Duration,
     rules: Rules,
     budget: Pace,
@@ -64,6 +66,7 @@ impl Builder {
         Self {
             queues: vec![(queue, 1)],
             concurrency: 16,
+            prefetch: 0,
             timeout: Duration::from_secs(30 * 60),
             rules: Rules {
                 retries: Retries::default(),
@@ -103,10 +106,19 @@ impl Builder {
 
     /// Sets how many jobs are executed at once, from 1 to 4,096, over all queues.
     ///
-    /// A job is fetched when there is a slot for it, and not before: one that waited in the worker's memory would
-    /// count as executed if the worker died.
+    /// A job is fetched when there is a slot for it, unless a [`prefetch`](Self::prefetch) is set.
     pub fn concurrency(mut self, jobs: usize) -> Self {
         self.concurrency = jobs;
+        self
+    }
+
+    /// Sets how many jobs are fetched beyond those that are executed, at most 10,000, over all queues.
+    ///
+    /// For jobs that take less time than the way to Redis: they are fetched many at a time. Meanwhile no other
+    /// worker has them; they are counted as started, and if this worker dies, they were executed. When it ends
+    /// in order, they are given back.
+    pub fn prefetch(mut self, jobs: usize) -> Self {
+        self.prefetch = jobs;
         self
     }
 
@@ -151,6 +163,9 @@ impl Builder {
     }
 
     /// Makes a job a dead letter when so many workers have died in it; at least 1.
+    ///
+    /// A worker takes all jobs along that it executes when it dies. So before the death that would be the last one for
+    /// a job, it is executed by a worker that has no other such job at that time: what dies then is the cause.
     pub fn poison_after(mut self, deaths: u32) -> Self {
         self.rules.poison_after = deaths;
         self
@@ -267,6 +282,8 @@ impl Builder {
             },
             extensions: Arc::new(self.extensions),
             concurrency: self.concurrency,
+            prefetch: self.prefetch,
+            slots: Arc::new(Semaphore::new(self.concurrency)),
             timeout: self.timeout,
             shutdown_within: self.shutdown_within,
             stop: self.stop,
@@ -281,6 +298,7 @@ impl Builder {
             },
             jobs: JoinSet::new(),
             numbered: 0,
+            alone: None,
             counters: Counters::default(),
             _home: self.home,
         }
@@ -309,6 +327,9 @@ impl Builder {
         }
         if !(1..=4096).contains(&self.concurrency) {
             return refuse("concurrency", "must be between 1 and 4,096");
+        }
+        if self.prefetch > 10_000 {
+            return refuse("prefetch", "must be at most 10,000");
         }
         if !(Duration::from_millis(1)..=30 * DAY).contains(&self.timeout) {
             return refuse("timeout", "must be between 1 ms and 30 days");

@@ -11,7 +11,7 @@ use super::{
     decision::{DeadReason, Decision, Failed, Rules},
     task_error::FailedAttempt,
 };
-use crate::job::task::{Execution, Handling, Operation, Outcome, Record};
+use crate::job::task::{Due, Execution, Handling, Operation, Outcome, Record};
 
 /// What a worker does about the jobs that its handler is done with.
 pub(super) struct Judge {
@@ -88,11 +88,11 @@ impl Judge {
             age: record.map_or(Duration::ZERO, |record| age(record, &error, now_ms)),
         };
         let own = record.and_then(|record| record.handling.retries());
-        let retry = |execution, error: &TaskError, due_ms, put_off| {
+        let retry = |execution, error: &TaskError, due, put_off| {
             let failures = error.to_stored().into();
             let operation = Operation::Retry {
                 execution,
-                due_ms,
+                due,
                 failures,
             };
             (operation, Fate::Retried { put_off })
@@ -101,9 +101,12 @@ impl Judge {
             Decision::Retry(delay) => {
                 let turn = self.pace.turn(now, delay);
                 let due_ms = now_ms.saturating_add(millis(turn.after));
-                retry(execution, &error, due_ms, !turn.put_off.is_zero())
+                retry(execution, &error, Due::At(due_ms), !turn.put_off.is_zero())
             }
-            Decision::Again => retry(execution, &error, 0, false),
+            Decision::Again { alone } => {
+                let due = if alone { Due::Alone } else { Due::Now };
+                retry(execution, &error, due, false)
+            }
             Decision::Bury(reason) => {
                 let ttl = own_or(record, Handling::failure_ttl, self.failure_ttl);
                 let operation = if ttl.is_zero() {
@@ -176,4 +179,158 @@ fn end(execution: Execution, outcome: Outcome, ttl: Duration, result: Bytes) -> 
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        job::{JobId, Retries},
+        retry::RetryBudget,
+    };
+
+    fn judge(budget: RetryBudget) -> Judge {
+        Judge {
+            rules: Rules {
+                retries: Retries::fixed(Duration::from_secs(5)).with_jitter(0.0),
+                retry_if: None,
+                never_if: None,
+                poison_after: 2,
+            },
+            pace: Pace::new(budget),
+            result_ttl: Duration::ZERO,
+            failure_ttl: Duration::from_secs(60),
+            dead_letters: 10,
+        }
+    }
+
+    fn record(handling: Handling) -> Record {
+        Record {
+            enqueued_ms: 1_000,
+            due_ms: 0,
+            expires_ms: 0,
+            handling,
+            headers: vec![],
+            payload: "x".into(),
+        }
+    }
+
+    fn case(record: &Record, attempt: u32) -> Case<'_> {
+        Case {
+            execution: Execution {
+                id: JobId::from_bytes([1; 16]),
+                attempt,
+                token: "me".into(),
+                enqueued_ms: 0,
+            },
+            record: Some(record),
+            earlier: None,
+            started_ms: 10_000,
+            now_ms: 20_000,
+            now: Instant::now(),
+            sample: 0.5,
+        }
+    }
+
+    #[test]
+    fn a_result_is_kept_only_if_somebody_wants_it() {
+        let judge = judge(RetryBudget::default());
+        let output = || Output::json(&7);
+        let kept = |handling| {
+            let record = record(handling);
+            match judge.succeeded(case(&record, 1), output()) {
+                Operation::End { ttl_ms, result, .. } => (ttl_ms, result),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(kept(Handling::new()), (0, Bytes::new()));
+        let asked = Handling::new().with_result_ttl(Duration::from_secs(3));
+        assert_eq!(kept(asked), (3_000, "7".into()));
+    }
+
+    #[test]
+    fn a_retry_is_due_by_the_clock_of_redis_and_by_the_budget() {
+        let judge = judge(RetryBudget::new(0.1, 1).expect("a budget").with_burst(1));
+        let record = record(Handling::new());
+        let failure = Failure::new("flaky", "again");
+        let due = || match judge.failed(case(&record, 1), &failure, None) {
+            (
+                Operation::Retry {
+                    due: Due::At(ms), ..
+                },
+                fate,
+            ) => (ms, fate),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(due(), (25_000, Fate::Retried { put_off: false }));
+        let put_off = Fate::Retried { put_off: true };
+        assert!((0..50).any(|_| due().1 == put_off && due().0 > 25_000));
+    }
+
+    #[test]
+    fn a_dead_letter_that_nobody_wants_to_keep_is_no_dead_letter() {
+        let judge = judge(RetryBudget::default());
+        let failure = Failure::new("wrong", "for ever").permanently();
+        let buried = |handling| {
+            let record = record(handling);
+            judge.failed(case(&record, 1), &failure, None)
+        };
+        let (operation, fate) = buried(Handling::new());
+        assert_eq!(fate, Fate::Dead(DeadReason::Permanent));
+        assert!(matches!(
+            operation,
+            Operation::Bury {
+                expires_ms: 80_000,
+                most: 10,
+                ..
+            }
+        ));
+        let (operation, _) = buried(Handling::new().with_failure_ttl(Duration::ZERO));
+        assert!(matches!(operation, Operation::End { ttl_ms: 0, .. }));
+    }
+
+    #[test]
+    fn a_job_whose_worker_died_is_due_at_once_until_too_many_have() {
+        let judge = judge(RetryBudget::default());
+        let record = record(Handling::new());
+        let failure = Failure::worker_died();
+        let (operation, _) = judge.failed(case(&record, 1), &failure, Some("other"));
+        let Operation::Retry {
+            // The next one would be the last.
+            due: Due::Alone,
+            failures,
+            ..
+        } = operation
+        else {
+            panic!("{operation:?}");
+        };
+        let earlier = TaskError::parse(&failures);
+        assert_eq!(earlier.as_ref().map(TaskError::worker), Some("other"));
+        let case = Case {
+            earlier,
+            ..case(&record, 2)
+        };
+        let (_, fate) = judge.failed(case, &failure, Some("other"));
+        assert_eq!(fate, Fate::Dead(DeadReason::Poison));
+    }
+
+    #[test]
+    fn a_job_that_was_requeued_has_all_its_retries_again() {
+        let judge = judge(RetryBudget::default());
+        let record = record(Handling::new());
+        let failure = Failure::new("flaky", "again");
+        let dead = TaskError::parse(b"4 0\n");
+        let requeued = TaskError::requeued(dead.clone(), 19_000);
+        let fate = |earlier| {
+            let case = Case {
+                earlier,
+                ..case(&record, 5)
+            };
+            judge.failed(case, &failure, None).1
+        };
+        assert_eq!(fate(dead), Fate::Dead(DeadReason::Exhausted));
+        let left = judge.retries_left(&record, 5, Some(&requeued));
+        assert_eq!(left, 3);
+        assert_eq!(fate(Some(requeued)), Fate::Retried { put_off: false });
+    }
 }

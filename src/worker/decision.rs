@@ -41,7 +41,10 @@ pub(super) enum Decision {
     /// Execute it again this much later. It needs its turn in the worker's budget.
     Retry(Duration),
     /// Execute it again as soon as somebody can: its worker died. Not a matter of the budget.
-    Again,
+    Again {
+        /// The next death would make it a dead letter, so no other such job must be beside it then.
+        alone: bool,
+    },
     /// To the dead letters.
     Bury(DeadReason),
     /// It is over, and nothing is kept of it.
@@ -151,7 +154,9 @@ impl Rules {
             return Decision::Bury(DeadReason::TooLate);
         }
         match failed.deaths {
-            Some(_) => Decision::Again,
+            Some(deaths) => Decision::Again {
+                alone: deaths.saturating_add(1) >= self.poison_after,
+            },
             None => Decision::Retry(delay),
         }
     }

@@ -4,6 +4,7 @@ use std::{any::Any, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{
+    sync::Semaphore,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -27,6 +28,10 @@ pub(super) struct Dispatcher {
     pub(super) judge: Judge,
     pub(super) extensions: Arc<Extensions>,
     pub(super) concurrency: usize,
+    /// How many jobs may wait here for a slot.
+    pub(super) prefetch: usize,
+    /// Those of handlers; closed at the end, when nothing more is to begin.
+    pub(super) slots: Arc<Semaphore>,
     pub(super) timeout: Duration,
     pub(super) shutdown_within: Duration,
     pub(super) stop: BoxFuture<'static, ()>,
@@ -35,6 +40,8 @@ pub(super) struct Dispatcher {
     pub(super) jobs: JoinSet<Finished>,
     /// Executions begun: the number of the last one.
     pub(super) numbered: u64,
+    /// The execution that may have no other such beside it.
+    pub(super) alone: Option<u64>,
     pub(super) counters: Counters,
     /// What must not end before the worker does.
     pub(super) _home: Arc<dyn Any + Send + Sync>,
@@ -107,24 +114,26 @@ impl Dispatcher {
         self.sources.iter_mut().for_each(|source| source.tick(now));
         self.catch_up();
         let free = self.free();
+        let mut alone = self.alone.is_none() && !self.sources.iter().any(Source::asks_alone);
         let stakes: Vec<_> = self
             .sources
             .iter()
             .map(|source| Stake {
                 weight: source.weight,
                 pass: source.pass,
-                wants: working && source.wants(now),
+                wants: working && source.wants(now, alone),
             })
             .collect();
         let given = share(free, &stakes);
         for (at, slots) in given.into_iter().enumerate() {
             let source = &self.sources[at];
-            if let Some(purpose) = source.next(now, slots, working) {
+            if let Some(purpose) = source.next(now, slots, working, alone) {
                 let about = source.tells(now).then(|| self.tell());
                 if about.is_some() {
                     source.show_budget(self.judge.pace.tokens());
                 }
-                self.sources[at].ask(purpose, slots, about.as_deref());
+                self.sources[at].ask(purpose, slots, alone, about.as_deref());
+                alone &= !self.sources[at].asks_alone();
             }
         }
         if working && free > 0 {
@@ -149,13 +158,23 @@ impl Dispatcher {
 
     /// How many more jobs may be taken now.
     ///
-    /// As many as can be executed at once: a job that is taken is started, and counts as executed. And no more than
-    /// whose completions could be kept in memory, should neither Redis nor the disk take any.
+    /// As many as can be executed at once, and be waiting for that: a job that is taken counts as executed. And no
+    /// more than whose completions could be kept in memory, should neither Redis nor the disk take any.
     pub(super) fn free(&self) -> usize {
         let reserved: usize = self.sources.iter().map(Source::reserved).sum();
-        let slots = self.concurrency.saturating_sub(self.jobs.len() + reserved);
-        let most = MOST_UNSETTLED.max(self.concurrency);
-        slots.min(most.saturating_sub(self.unsettled() + reserved))
+        let taken = self.jobs.len() + reserved;
+        let room = self.room().saturating_sub(taken);
+        // While enough of them wait, the next ones are worth a turn only when they are many.
+        if taken > self.concurrency && room < self.prefetch.div_ceil(2) {
+            return 0;
+        }
+        let most = MOST_UNSETTLED.max(self.room());
+        room.min(most.saturating_sub(self.unsettled() + reserved))
+    }
+
+    /// For jobs that are executed, and those that wait here for it.
+    pub(super) fn room(&self) -> usize {
+        self.concurrency + self.prefetch
     }
 
     /// Completions that are neither in Redis nor on disk yet.

@@ -13,6 +13,8 @@ impl Dispatcher {
     /// kept, and says that the worker works no more.
     pub(super) async fn end(&mut self) -> WorkerReport {
         self.sources.iter_mut().for_each(Source::stop_waiting);
+        // Those that wait for a slot are given back now.
+        self.slots.close();
         let until = Instant::now() + self.shutdown_within;
         while self.in_flight() > 0 && Instant::now() < until {
             self.step(false, Some(until)).await;

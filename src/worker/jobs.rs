@@ -9,7 +9,7 @@ use super::{
     decision::DeadReason,
     delivery::Parts,
     dispatch::Dispatcher,
-    execute::{Ended, Finished, Ticket, execute},
+    execute::{Ended, Finished, Slot, Ticket, execute},
     source::{Arrival, Running},
     turn::Taken,
     weights::progress,
@@ -39,7 +39,7 @@ impl Dispatcher {
             }
         }
         for job in arrival.jobs {
-            if working && job.has_come() && self.jobs.len() < self.concurrency {
+            if working && job.has_come() && self.jobs.len() < self.room() {
                 self.start(at, job, now);
             } else {
                 // The answer that had it was lost, and its slot has gone to another job.
@@ -56,6 +56,7 @@ impl Dispatcher {
         let source = &mut self.sources[at];
         let now_ms = source.now_ms(now);
         let execution = execution(&job, source.id().token());
+        let alone = job.is_alone();
         let earlier = TaskError::parse(&job.failures);
         let record = match Record::decode(job.record) {
             Ok(record) => record,
@@ -121,13 +122,21 @@ impl Dispatcher {
             before.delivery.cancellation().cancel();
             source.metrics.in_flight.dec();
         }
+        if alone {
+            self.alone = Some(ticket.number);
+        }
         let handling = self.handler.handle(delivery.clone());
-        self.jobs.spawn(execute(ticket, delivery, handling, limit));
+        let slot = Slot::next_of(&self.slots);
+        self.jobs
+            .spawn(execute(ticket, delivery, slot, handling, limit));
     }
 
     /// Decides what becomes of a job whose execution has ended, if that is still up to this worker.
     pub(super) fn finished(&mut self, finished: Finished, now: Instant) {
         let Ticket { source, number, id } = finished.ticket;
+        if self.alone == Some(number) {
+            self.alone = None;
+        }
         let at = source;
         let source = &mut self.sources[at];
         let current = source.running.get(&id);
@@ -196,7 +205,7 @@ impl Dispatcher {
             now,
             sample: rand::rng().random(),
         };
-        let died = String::from_utf8_lossy(&job.before);
+        let died = job.before();
         let failure = Failure::worker_died();
         let (operation, fate) = self.judge.failed(case, &failure, Some(&died));
         self.conclude(at, operation, Some(fate));

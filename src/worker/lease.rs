@@ -15,6 +15,7 @@ pub(super) struct Lease {
     renewed: Option<Instant>,
     told: Option<Instant>,
     looked: Option<Instant>,
+    compared: Option<Instant>,
     /// The connection's number, and since when it has been up without a break.
     up: Option<(u64, Instant)>,
     /// Since when the lease has been renewed without a break.
@@ -29,6 +30,7 @@ impl Lease {
             renewed: None,
             told: None,
             looked: None,
+            compared: None,
             up: None,
             held: None,
         }
@@ -59,6 +61,7 @@ impl Lease {
             self.held = Some(sent);
         }
         self.renewed = Some(sent);
+        self.compared.get_or_insert(sent);
         if told {
             self.told = Some(sent);
         }
@@ -73,6 +76,18 @@ impl Lease {
     pub(super) fn begin_anew(&mut self) {
         self.renewed = None;
         self.told = None;
+        self.compared = None;
+    }
+
+    /// The executions that Redis and the worker know of have been compared.
+    pub(super) fn compared(&mut self, now: Instant) {
+        self.compared = Some(now);
+    }
+
+    /// When to compare them again, though there is no reason to think that they differ: should they ever, a job
+    /// must not stay with a worker that does not know of it.
+    pub(super) fn comparison_due(&self) -> Option<Instant> {
+        self.compared.map(|at| at + self.length)
     }
 
     /// Whether the worker's own lease lasts.

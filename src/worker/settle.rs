@@ -15,7 +15,10 @@ use tower::Service;
 use super::wait;
 use crate::{
     error::{Error, ErrorKind},
-    job::{JobId, task::Operation},
+    job::{
+        JobId,
+        task::{Execution, Operation},
+    },
     metrics::WorkerQueueMetrics,
     sequence::Write,
     spool::{Place, Receipt, Spooling, future::ResponseFuture},
@@ -48,15 +51,6 @@ struct Waiting {
     again: bool,
 }
 
-/// What is known here of an execution that Redis still takes for running.
-#[derive(Debug)]
-pub(super) enum Known {
-    /// What was decided about it is on its way.
-    OnItsWay,
-    /// It is settled, but Redis does not have it yet, or any more.
-    Settled(Operation),
-}
-
 impl Settling {
     /// Remembers the last `remembers` completions.
     pub(super) fn new(
@@ -84,7 +78,8 @@ impl Settling {
         self.wait_for(operation, false);
     }
 
-    /// Hands in what has had its receipt, and Redis does not have: it is on disk, or was lost by Redis.
+    /// Hands in once more what Redis does not have: it is on its way, on disk, or was lost in a failover, or has come
+    /// before the job itself was given back after one.
     ///
     /// If it comes twice, the second one changes nothing.
     pub(super) fn hand_in_again(&mut self, operation: Operation) {
@@ -197,45 +192,48 @@ impl Settling {
         self.settled.push_back(operation);
     }
 
-    /// As [`known`](Self::known), of executions of which it is not known when their jobs were enqueued.
-    pub(super) fn known_by_attempt(&self, executions: &[(JobId, u32)]) -> Vec<Option<Known>> {
+    /// What has been decided here about these executions, if anything: for those that Redis takes for running, and
+    /// nobody here executes. It is said by the worker's present `token`, as Redis takes it for that one's.
+    pub(super) fn decided(&self, executions: &[Key], token: &Arc<str>) -> Vec<Option<Operation>> {
         if executions.is_empty() {
             return Vec::new();
         }
-        let moving = self.waiting.iter().map(|waiting| &waiting.operation);
-        let all = self.settled.iter().chain(moving).chain(&self.refused);
-        let keys: HashMap<_, _> = all
-            .filter_map(key)
-            .map(|key| ((key.0, key.1), key))
+        let all: HashMap<_, _> = self
+            .remembered()
+            .filter_map(|operation| Some((key(operation)?, operation)))
             .collect();
-        let keys = executions.iter().map(|execution| {
-            let unknown = (execution.0, execution.1, 0);
-            keys.get(execution).copied().unwrap_or(unknown)
-        });
-        self.known(&keys.collect::<Vec<_>>())
+        let decided = executions.iter().map(|execution| all.get(execution));
+        decided
+            .map(|decided| decided.map(|decided| said_by(decided, token)))
+            .collect()
     }
 
-    /// What of these executions is known here, if anything: for those that Redis takes for running, and nobody here
-    /// executes.
-    pub(super) fn known(&self, executions: &[Key]) -> Vec<Option<Known>> {
+    /// As [`decided`](Self::decided), of executions of which it is not known when their jobs were enqueued.
+    pub(super) fn decided_by_attempt(
+        &self,
+        executions: &[(JobId, u32)],
+        token: &Arc<str>,
+    ) -> Vec<Option<Operation>> {
         if executions.is_empty() {
             return Vec::new();
         }
-        let moving = self.waiting.iter().map(|waiting| &waiting.operation);
-        let moving = moving.chain(&self.refused);
-        let moving = moving.map(|operation| (key(operation), None));
-        let settled = self.settled.iter();
-        let settled = settled.map(|operation| (key(operation), Some(operation)));
-        // What is on its way overrides what was settled before.
-        let all: HashMap<_, _> = settled.chain(moving).collect();
-        let known = executions.iter().map(|execution| {
-            let known = all.get(&Some(*execution))?;
-            Some(match known {
-                None => Known::OnItsWay,
-                Some(operation) => Known::Settled((*operation).clone()),
+        let all: HashMap<_, _> = self
+            .remembered()
+            .filter_map(|operation| {
+                let (id, attempt, _) = key(operation)?;
+                Some(((id, attempt), operation))
             })
-        });
-        known.collect()
+            .collect();
+        let decided = executions.iter().map(|execution| all.get(execution));
+        decided
+            .map(|decided| decided.map(|decided| said_by(decided, token)))
+            .collect()
+    }
+
+    /// The latest last.
+    fn remembered(&self) -> impl Iterator<Item = &Operation> {
+        let waiting = self.waiting.iter().map(|waiting| &waiting.operation);
+        self.settled.iter().chain(waiting).chain(&self.refused)
     }
 }
 
@@ -259,13 +257,31 @@ fn shortened(mut operation: Operation, error: &Error) -> Operation {
 /// What tells executions by one worker apart: the job, its attempt, and when the job was enqueued.
 pub(super) type Key = (JobId, u32, u64);
 
+/// The execution that has been decided about; none if it was given back, since it may have begun anew here.
 fn key(operation: &Operation) -> Option<Key> {
     let execution = match operation {
-        Operation::Add { .. } => return None,
+        Operation::Add { .. } | Operation::GiveBack { .. } => return None,
+        Operation::End { execution, .. }
+        | Operation::Retry { execution, .. }
+        | Operation::Bury { execution, .. } => execution,
+    };
+    Some((execution.id, execution.attempt, execution.enqueued_ms))
+}
+
+fn said_by(operation: &Operation, token: &Arc<str>) -> Operation {
+    let mut operation = operation.clone();
+    if let Some(execution) = execution(&mut operation) {
+        execution.token = token.clone();
+    }
+    operation
+}
+
+fn execution(operation: &mut Operation) -> Option<&mut Execution> {
+    match operation {
+        Operation::Add { .. } => None,
         Operation::End { execution, .. }
         | Operation::Retry { execution, .. }
         | Operation::Bury { execution, .. }
-        | Operation::GiveBack { execution } => execution,
-    };
-    Some((execution.id, execution.attempt, execution.enqueued_ms))
+        | Operation::GiveBack { execution } => Some(execution),
+    }
 }

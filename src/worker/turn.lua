@@ -8,16 +8,17 @@
 --       5 claims    how many jobs of dead workers at most; 0: it may not look
 --       6 cursor    where the last look for such jobs ended; 0 at first
 --       7 about     JSON about the worker; '' leaves it, and what has expired, as it is
---       8 resync    1: what follows are the executions the worker has, each an id and an attempt
+--       8 alone     1: it may have a job that may have no other such beside it
+--       9 resync    1: what follows are the executions the worker has, each an id and an attempt
 --
 -- A turn that hands something out notes what, beside its number, until another one is not a resync: so a worker whose
 -- answer was lost is told again.
 --
 -- {'gone', now}  the worker was taken for dead, and is to take a new token
 -- {'late', now}
--- {'ok', now, next due or -1, cursor, {ready, later, running, dead}, jobs, claimed, lost, own}
+-- {'ok', now, next due or -1, cursor, {ready, later, running, dead, alone}, jobs, claimed, lost, own}
 --   jobs and claimed: id, attempt, record, failures ('' if there are none) and the worker before ('' if none) of each;
---   in a resync the record is '' if there is no room for it
+--   for the one that is to be alone, 'alone' in its place; in a resync the record is '' if there is no room for it
 --   lost: ids of executions that are no longer the worker's
 --   own: what the look for dead workers' jobs has found to be the worker's, id and attempt of each
 local jobs, ready, later, running, failures, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -42,7 +43,7 @@ local noted_turn = redis.call('HGET', turns, token) or '0'
 local _, digits = string.find(noted_turn, '^%d+')
 if number <= tonumber(string.sub(noted_turn, 1, digits)) then return {'late', now} end
 -- What was handed out last: a blank, and ids of 16 bytes.
-local handed_out = ARGV[8] == '1' and string.sub(noted_turn, digits + 1) or ''
+local handed_out = ARGV[9] == '1' and string.sub(noted_turn, digits + 1) or ''
 
 -- A key that somebody else uses under one of these names must stop it here, not between taking a job out of one
 -- key and putting it into another.
@@ -55,8 +56,9 @@ redis.call('LLEN', wake)
 redis.call('ZADD', workers, text(now + tonumber(ARGV[3])), token)
 redis.call('HSET', turns, token, ARGV[2] .. handed_out)
 
+-- In `later` what is below 0 is not due at a time: see `alone`.
 local function due_by(set, moment)
-  return redis.call('ZRANGEBYSCORE', set, '-inf', text(moment), 'LIMIT', 0, MOST_DUE)
+  return redis.call('ZRANGEBYSCORE', set, 0, text(moment), 'LIMIT', 0, MOST_DUE)
 end
 
 local due = due_by(later, now)
@@ -131,9 +133,9 @@ end
 
 -- What the worker has, and what it should have: its last answers may have been lost, or a failover may have lost
 -- what Redis knew.
-if ARGV[8] == '1' then
+if ARGV[9] == '1' then
   local known, ids, again = {}, {}, {}
-  for at = 9, #ARGV, 2 do
+  for at = 10, #ARGV, 2 do
     ids[#ids + 1] = ARGV[at]
     known[ARGV[at]] = tonumber(ARGV[at + 1])
   end
@@ -222,6 +224,25 @@ end
 
 -- Few at first, since nobody knows how large the records are.
 local wanted, chunk, rounds = tonumber(ARGV[4]), 4, 0
+
+-- One in which workers have died, so often that the next death would be the last: if it is alone then, it was the
+-- cause.
+local tried = 0
+while ARGV[8] == '1' and wanted > 0 and count == 0 and tried < 100 do
+  tried = tried + 1
+  local ids = redis.call('ZRANGEBYSCORE', later, '-inf', '(0', 'LIMIT', 0, 1)
+  if #ids == 0 then break end
+  redis.call('ZREM', later, ids[1])
+  look_up(ids, function(id, record, entry, noted)
+    if not record or entry or redis.call('ZSCORE', dead, id) then return end
+    local attempt = tries(noted) + 1
+    enter({id, execution(attempt, token)})
+    add(taken, id, attempt, record, noted, 'alone')
+    count = count + 1
+  end)
+end
+local got_alone = count > 0
+
 local seen = {}
 while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   rounds = rounds + 1
@@ -245,7 +266,7 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   if chunk * bytes <= count * MOST_BYTES then chunk = math.min(4 * chunk, CHUNK) end
 end
 
-if ARGV[8] ~= '1' and #taken + #claimed > 0 then
+if ARGV[9] ~= '1' and #taken + #claimed > 0 then
   local ids = {}
   for _, list in ipairs({taken, claimed}) do
     for at = 1, #list, 5 do ids[#ids + 1] = list[at] end
@@ -253,14 +274,15 @@ if ARGV[8] ~= '1' and #taken + #claimed > 0 then
   redis.call('HSET', turns, token, ARGV[2] .. ' ' .. table.concat(ids))
 end
 
+local alone = redis.call('ZCOUNT', later, '-inf', '(0')
 local depths = {
-  redis.call('LLEN', ready), redis.call('ZCARD', later), redis.call('HLEN', running), redis.call('ZCARD', dead),
+  redis.call('LLEN', ready), redis.call('ZCARD', later), redis.call('HLEN', running), redis.call('ZCARD', dead), alone,
 }
-if depths[1] > 0 then
-  -- For the next idle worker.
+-- For the next idle worker. Who could not have one that is to be alone does not call for itself.
+if depths[1] > 0 or (got_alone and alone > 0) then
   if redis.call('LLEN', wake) == 0 then redis.call('RPUSH', wake, '1') end
 elseif depths[2] == 0 then
   redis.call('DEL', wake)
 end
-local next_due = depths[2] > 0 and tonumber(redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')[2]) or -1
+local next_due = tonumber(redis.call('ZRANGEBYSCORE', later, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]) or -1
 return {'ok', now, next_due, cursor, depths, taken, claimed, lost, own}

@@ -1,6 +1,6 @@
 //! One round of a worker on a queue, as a call and as what is read of its answer: see `turn.lua`.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use redis::{Cmd, Script, Value};
@@ -23,6 +23,8 @@ pub(super) struct Turn<'a> {
     pub(super) number: u64,
     pub(super) lease: Duration,
     pub(super) wanted: usize,
+    /// One of them may be a job that may have no other such beside it.
+    pub(super) alone: bool,
     /// Looks for what dead workers have left, from where the last look has ended.
     pub(super) claim_from: Option<&'a str>,
     /// About the worker, if it is time to say so again.
@@ -36,7 +38,7 @@ impl Turn<'_> {
     pub(super) fn call(&self, keys: &Keys, limit: Duration) -> RedisCall {
         let known = self.known.unwrap_or_default();
         let keys = keys.all();
-        let mut cmd = Cmd::with_capacity(12 + keys.len() + 2 * known.len(), 1024);
+        let mut cmd = Cmd::with_capacity(13 + keys.len() + 2 * known.len(), 1024);
         cmd.arg("EVALSHA").arg(TURN.get_hash()).arg(keys.len());
         for key in keys {
             cmd.arg(key);
@@ -49,6 +51,7 @@ impl Turn<'_> {
             .arg(self.claim_from.map_or(0, |_| MOST_CLAIMS))
             .arg(self.claim_from.unwrap_or("0"))
             .arg(self.about.unwrap_or_default())
+            .arg(i32::from(self.alone))
             .arg(i32::from(self.known.is_some()));
         for (id, attempt) in known {
             cmd.arg(&id.as_bytes()[..]).arg(*attempt);
@@ -121,6 +124,8 @@ pub(super) struct Depths {
     pub(super) later: u64,
     pub(super) running: u64,
     pub(super) dead: u64,
+    /// Of those in `later`: they wait for a worker that has no other such.
+    pub(super) alone: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -130,8 +135,23 @@ pub(super) struct Taken {
     pub(super) record: Bytes,
     /// How its earlier attempts have ended; empty if there were none.
     pub(super) failures: Bytes,
-    /// The worker that had it before, if it died.
-    pub(super) before: Bytes,
+    /// The worker that had it before, if it died; or [`ALONE`].
+    before: Bytes,
+}
+
+/// Stands in the place of the worker before.
+const ALONE: &[u8] = b"alone";
+
+impl Taken {
+    /// The worker that had it before, and died.
+    pub(super) fn before(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.before)
+    }
+
+    /// Whether no other such job may be beside it.
+    pub(super) fn is_alone(&self) -> bool {
+        self.before == ALONE
+    }
 }
 
 impl Taken {
@@ -160,7 +180,7 @@ impl Answer {
 fn answer(value: Value) -> Option<Answer> {
     let mut parts = list(value)?.into_iter();
     let status = bytes(parts.next()?)?;
-    let now_ms = number(parts.next()?)?;
+    let now_ms = number(&parts.next()?)?;
     match &status[..] {
         b"ok" => {}
         b"gone" => return Some(Answer::Gone),
@@ -169,12 +189,12 @@ fn answer(value: Value) -> Option<Answer> {
     }
     let next_due_ms = match parts.next()? {
         Value::Int(-1) => None,
-        due => Some(number(due)?),
+        due => Some(number(&due)?),
     };
     let cursor = String::from_utf8(bytes(parts.next()?)?.into()).ok()?;
     let depths = list(parts.next()?)?;
-    let depths = depths.into_iter().map(number).collect::<Option<Vec<_>>>()?;
-    let [ready, later, running, dead] = depths[..] else {
+    let depths = depths.iter().map(number).collect::<Option<Vec<_>>>()?;
+    let [ready, later, running, dead, alone] = depths[..] else {
         return None;
     };
     let jobs = taken(parts.next()?)?;
@@ -184,7 +204,7 @@ fn answer(value: Value) -> Option<Answer> {
     let mut parts = list(parts.next()?)?.into_iter();
     let mut own = Vec::with_capacity(parts.len() / 2);
     while let Some(first) = parts.next() {
-        own.push((id(first)?, attempt(parts.next()?)?));
+        own.push((id(first)?, attempt(&parts.next()?)?));
     }
     Some(Answer::Round(Round {
         now_ms,
@@ -195,6 +215,7 @@ fn answer(value: Value) -> Option<Answer> {
             later,
             running,
             dead,
+            alone,
         },
         jobs,
         claimed,
@@ -210,7 +231,7 @@ fn taken(value: Value) -> Option<Vec<Taken>> {
     while let Some(first) = parts.next() {
         taken.push(Taken {
             id: id(first)?,
-            attempt: attempt(parts.next()?)?,
+            attempt: attempt(&parts.next()?)?,
             record: bytes(parts.next()?)?,
             failures: bytes(parts.next()?)?,
             before: bytes(parts.next()?)?,
@@ -224,7 +245,7 @@ fn id(value: Value) -> Option<JobId> {
     Some(JobId::from_bytes(bytes))
 }
 
-fn attempt(value: Value) -> Option<u32> {
+fn attempt(value: &Value) -> Option<u32> {
     // Counts are read as far as they go: see `TaskError`.
     number(value).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
 }
@@ -244,9 +265,9 @@ fn bytes(value: Value) -> Option<Bytes> {
     }
 }
 
-fn number(value: Value) -> Option<u64> {
+fn number(value: &Value) -> Option<u64> {
     match value {
-        Value::Int(number) => u64::try_from(number).ok(),
+        Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
     }
 }
@@ -260,7 +281,7 @@ mod tests {
     }
 
     fn round() -> Vec<Value> {
-        let depths = [1, 2, 3, 4].map(Value::Int);
+        let depths = [1, 2, 3, 4, 5].map(Value::Int);
         let job = |attempt| {
             let id = Value::BulkString(vec![7; 16]);
             vec![id, Value::Int(attempt), text("record"), text(""), text("")]
@@ -285,7 +306,7 @@ mod tests {
             panic!("{answer:?}");
         };
         assert_eq!((round.now_ms, round.next_due_ms), (1_000, None));
-        assert_eq!(round.depths.dead, 4);
+        assert_eq!((round.depths.dead, round.depths.alone), (4, 5));
         assert_eq!((round.jobs[0].attempt, round.claimed[0].attempt), (1, 2));
         assert_eq!(round.lost, [JobId::from_bytes([9; 16])]);
         assert_eq!(round.own, [(JobId::from_bytes([8; 16]), 3)]);

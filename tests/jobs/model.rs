@@ -20,9 +20,9 @@ struct Life {
 #[derive(Clone, Debug, PartialEq)]
 enum Place {
     Ready,
-    Later(u64),
+    Later(i64),
     Running(u32, String),
-    Dead(u64),
+    Dead(i64),
 }
 
 #[derive(Default)]
@@ -31,11 +31,11 @@ struct Model {
     results: BTreeMap<u8, String>,
 }
 
-const FUTURE: u64 = 4_000_000_000_000;
+const FUTURE: i64 = 4_000_000_000_000;
 const MOST_DEAD: usize = 3;
 
 impl Model {
-    fn add(&mut self, id: u8, due: u64) {
+    fn add(&mut self, id: u8, due: i64) {
         if self.jobs.contains_key(&id) {
             return;
         }
@@ -123,7 +123,7 @@ struct World {
     model: Model,
     dice: SmallRng,
     pending: Vec<Write>,
-    clock: u64,
+    clock: i64,
 }
 
 impl World {
@@ -168,15 +168,16 @@ impl World {
             }
             6..8 => {
                 let (id, attempt, token) = self.execution();
-                let due = if self.dice.random_bool(0.7) {
-                    FUTURE + self.clock
-                } else {
-                    0
+                // At once, alone, or at its time.
+                let due = match self.dice.random_range(0..10) {
+                    0..3 => 0,
+                    3 => -1,
+                    _ => FUTURE + self.clock,
                 };
-                let place = if due > 0 {
-                    Place::Later(due)
-                } else {
+                let place = if due == 0 {
                     Place::Ready
+                } else {
+                    Place::Later(due)
                 };
                 self.model.put(id, attempt, &token, Some(attempt), place);
                 let failures = format!("{attempt} 0");

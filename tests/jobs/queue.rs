@@ -41,10 +41,10 @@ pub(crate) fn operation(kind: &str, id: u8, more: &[&str]) -> Write {
 pub(crate) struct Contents {
     pub(crate) jobs: BTreeMap<u8, String>,
     pub(crate) ready: BTreeSet<u8>,
-    pub(crate) later: BTreeMap<u8, u64>,
+    pub(crate) later: BTreeMap<u8, i64>,
     pub(crate) running: BTreeMap<u8, String>,
     pub(crate) failures: BTreeMap<u8, String>,
-    pub(crate) dead: BTreeMap<u8, u64>,
+    pub(crate) dead: BTreeMap<u8, i64>,
     pub(crate) results: BTreeMap<u8, String>,
 }
 
@@ -78,10 +78,10 @@ impl Queue {
             let all: Vec<(Vec<u8>, String)> = self.tell(redis::cmd("HGETALL").arg(key(part))).await;
             all.into_iter().map(|(id, text)| (id[0], text)).collect()
         };
-        let scores = async |part: &str| -> BTreeMap<u8, u64> {
+        let scores = async |part: &str| -> BTreeMap<u8, i64> {
             let mut command = redis::cmd("ZRANGE");
             command.arg(key(part)).arg(0).arg(-1).arg("WITHSCORES");
-            let all: Vec<(Vec<u8>, u64)> = self.tell(&command).await;
+            let all: Vec<(Vec<u8>, i64)> = self.tell(&command).await;
             all.into_iter().map(|(id, score)| (id[0], score)).collect()
         };
         let ready: Vec<Vec<u8>> = self

@@ -248,7 +248,7 @@ async fn scheduled_jobs_start_when_they_are_due_and_expired_ones_do_not() {
     };
     let job = |payload: &'static str| Job::new("q", payload).for_worker();
     let ms = Duration::from_millis;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let _ = seawall.enqueue(job("late").delayed(ms(400))).await.unwrap();
     let expiring = job("never").delayed(ms(100)).expires_in(ms(50));
     let _ = seawall.enqueue(expiring).await.unwrap();

@@ -10,6 +10,7 @@ mod chaos;
 mod edges;
 mod leases;
 mod outage;
+mod prefetch;
 mod refusals;
 mod shutdown;
 mod support;

@@ -1,11 +1,8 @@
 //! What every test of workers needs: a Redis, workers that can be stopped, and a look at the queue.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use redis::FromRedisValue;
 use seawall::{
     Job, Seawall,
@@ -134,16 +131,16 @@ impl Run {
 pub(crate) struct Executed(Arc<Mutex<Vec<String>>>);
 
 impl Executed {
-    pub(crate) fn note(&self, what: impl ToString) {
-        self.0.lock().unwrap().push(what.to_string());
+    pub(crate) fn note(&self, what: impl fmt::Display) {
+        self.0.lock().push(format!("{what}"));
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
+        self.0.lock().len()
     }
 
     pub(crate) fn counts(&self) -> BTreeMap<String, usize> {

@@ -13,6 +13,6 @@ mod retries;
 pub use self::{handling::Handling, operation::PROCEDURE, retries::Retries};
 pub(crate) use self::{
     keys::Keys,
-    operation::{Execution, Operation, Outcome},
+    operation::{Due, Execution, Operation, Outcome},
     record::{Record, Unreadable, millis},
 };

@@ -29,10 +29,10 @@ pub(crate) enum Operation {
         ttl_ms: u64,
         result: Bytes,
     },
-    /// It has failed, and is due again at `due_ms`; 0 is now.
+    /// It has failed, and is due again.
     Retry {
         execution: Execution,
-        due_ms: u64,
+        due: Due,
         failures: Bytes,
     },
     /// It has failed for good. Of the dead letters the oldest are removed beyond `most`.
@@ -44,6 +44,27 @@ pub(crate) enum Operation {
     },
     /// It goes back to the front of the queue as if it had not been started.
     GiveBack { execution: Execution },
+}
+
+/// When a job that has failed is to be executed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Now,
+    /// Milliseconds since 1970.
+    At(u64),
+    /// As soon as there is a worker that executes no other such job.
+    Alone,
+}
+
+impl Due {
+    /// As the script has it.
+    fn bytes(self) -> Bytes {
+        match self {
+            Self::Now => number(0),
+            Self::At(ms) => number(ms),
+            Self::Alone => Bytes::from_static(b"-1"),
+        }
+    }
 }
 
 /// One execution of a job.
@@ -104,9 +125,9 @@ impl Operation {
             }
             Self::Retry {
                 execution,
-                due_ms,
+                due,
                 failures,
-            } => of(b"R", execution, [number(due_ms), failures]),
+            } => of(b"R", execution, [due.bytes(), failures]),
             Self::Bury {
                 execution,
                 expires_ms,

@@ -4,7 +4,7 @@
 -- records  of one operation each:
 --   A id record due                           adds a job, unless there is one of this id
 --   E id attempt token born outcome ttl result     it has ended; how, is kept for `ttl` milliseconds
---   R id attempt token born due failures           it has failed and is due again
+--   R id attempt token born due failures           it has failed and is due again; -1: for a worker that has no other such
 --   D id attempt token born expires most failures  it has failed for good: a dead letter, one of at most `most`
 --   G id attempt token born                        it goes back to the front, as if it had not begun
 --
@@ -70,8 +70,13 @@ local function push(side, ids)
 end
 
 local function schedule(id, due)
+  if due < 0 then
+    redis.call('ZADD', later, -1, id)
+    woken = true
+    return
+  end
   if due <= now then return push('RPUSH', {id}) end
-  local earliest = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')[2]
+  local earliest = redis.call('ZRANGEBYSCORE', later, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
   if not earliest or due < tonumber(earliest) then woken = true end
   redis.call('ZADD', later, text(due), id)
 end

@@ -232,13 +232,13 @@ fn a_job_whose_worker_died_is_executed_again_at_once() {
     let failure = Failure::worker_died();
     assert_eq!(
         rules().decide(None, &death(&failure, 1, 1), 0.5),
-        Decision::Again
+        Decision::Again { alone: false }
     );
     // Whatever it is that the job's own errors are tried again for.
     let own = Retries::default().retry_on(["http_503"]);
     assert_eq!(
         rules().decide(Some(&own), &death(&failure, 1, 1), 0.5),
-        Decision::Again
+        Decision::Again { alone: false }
     );
 }
 
@@ -257,8 +257,9 @@ fn a_job_that_keeps_killing_its_worker_is_poison() {
     let failure = Failure::worker_died();
     let own = Retries::default().with_max(25);
     let deaths = |deaths| rules().decide(Some(&own), &death(&failure, deaths, deaths), 0.5);
-    assert_eq!(deaths(1), Decision::Again);
-    assert_eq!(deaths(2), Decision::Again);
+    assert_eq!(deaths(1), Decision::Again { alone: false });
+    // Whatever was beside it the first times is not there the last time.
+    assert_eq!(deaths(2), Decision::Again { alone: true });
     assert_eq!(deaths(3), Decision::Bury(DeadReason::Poison));
     // Failures of another kind in between do not clear it.
     let late = rules().decide(Some(&own), &death(&failure, 9, 3), 0.5);
@@ -356,7 +357,7 @@ proptest! {
             () if within.is_some_and(|within| age + wait > within) => {
                 Decision::Bury(DeadReason::TooLate)
             }
-            () if died => Decision::Again,
+            () if died => Decision::Again { alone: deaths >= Some(2) },
             () => Decision::Retry(s(wait)),
         };
         let rows = [

@@ -17,6 +17,7 @@ return {'ok', {
     redis.call('ZCARD', dead), redis.call('ZCOUNT', finished, '(' .. now, '+inf'),
     redis.call('ZCOUNT', workers, now, '+inf'),
   },
-  {redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')[2] or false, front},
+  -- What is below 0 waits for a worker, and not for a time.
+  {redis.call('ZRANGEBYSCORE', later, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2] or false, front},
   redis.call('HGETALL', counters),
 }}

@@ -67,6 +67,8 @@ pub(super) struct Source {
     in_doubt: Option<Purpose>,
     failures: u32,
     not_before: Option<Instant>,
+    /// How many jobs wait that may have no other such beside them.
+    alone: u64,
     /// When the next scheduled job is due.
     due: Option<Instant>,
     /// When to look by itself, as it can't be woken.
@@ -119,7 +121,10 @@ struct Flying {
     purpose: Purpose,
     answer: Asking,
     reserved: usize,
+    alone: bool,
     sent: Instant,
+    /// The number of the connection there was then.
+    generation: u64,
     tells: bool,
 }
 
@@ -187,6 +192,7 @@ impl Source {
             fresh: None,
             failures: 0,
             not_before: None,
+            alone: 0,
             due: None,
             look: None,
             looks: 0,
@@ -244,21 +250,34 @@ impl Source {
         self.turn.is_none() && self.status.up && self.not_before.is_none()
     }
 
-    /// Whether free slots would be of use to it now.
-    pub(super) fn wants(&self, now: Instant) -> bool {
-        self.next(now, 1, true) == Some(Purpose::Take)
+    /// Whether the turn on its way may bring a job that may have no other such beside it.
+    pub(super) fn asks_alone(&self) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.alone)
     }
 
-    /// What to ask now, if anything, with so many slots.
-    pub(super) fn next(&self, now: Instant, slots: usize, working: bool) -> Option<Purpose> {
+    /// Whether free slots would be of use to it now.
+    pub(super) fn wants(&self, now: Instant, alone: bool) -> bool {
+        self.next(now, 1, true, alone) == Some(Purpose::Take)
+    }
+
+    /// What to ask now, if anything, with so many slots; if there is none of those that must be `alone`, one of them
+    /// may be for such a job.
+    pub(super) fn next(
+        &self,
+        now: Instant,
+        slots: usize,
+        working: bool,
+        alone: bool,
+    ) -> Option<Purpose> {
+        let hungry = self.hungry || (alone && self.alone > 0);
         let is_due = |at: Instant| at <= now;
         if !self.can_ask() {
             None
-        } else if self.out_of_step {
+        } else if self.out_of_step || (working && self.lease.comparison_due().is_some_and(is_due)) {
             Some(Purpose::Resync)
         } else if working && self.look_due().is_some_and(is_due) && self.lease.holds(now) {
             Some(Purpose::Claim)
-        } else if (self.hungry && slots > 0 && working && !self.settling.is_refused())
+        } else if (hungry && slots > 0 && working && !self.settling.is_refused())
             || self.passes_on
             || self.lease.renewal_due().is_none_or(is_due)
         {
@@ -279,7 +298,9 @@ impl Source {
         let mut timers = vec![self.settling.due(), self.due, self.look];
         if self.turn.is_none() && self.status.up {
             let look = self.look_due().filter(|_| working);
-            let ask = [self.lease.renewal_due(), look].into_iter().flatten().min();
+            let compare = self.lease.comparison_due().filter(|_| working);
+            let ask = [self.lease.renewal_due(), look, compare];
+            let ask = ask.into_iter().flatten().min();
             // Nothing is asked before that, whatever is due.
             timers.push(ask.max(self.not_before));
             timers.push(self.not_before);
@@ -298,7 +319,7 @@ impl Source {
     }
 
     /// Sends a turn.
-    pub(super) fn ask(&mut self, purpose: Purpose, slots: usize, about: Option<&str>) {
+    pub(super) fn ask(&mut self, purpose: Purpose, slots: usize, alone: bool, about: Option<&str>) {
         self.number += 1;
         self.passes_on = false;
         let known: Option<Vec<_>> = (purpose == Purpose::Resync).then(|| {
@@ -308,11 +329,13 @@ impl Source {
                 .collect()
         });
         let wanted = if purpose == Purpose::Take { slots } else { 0 };
+        let alone = alone && self.alone > 0 && wanted > 0;
         let turn = Turn {
             token: self.id.as_str(),
             number: self.number,
             lease: self.lease.length(),
             wanted,
+            alone,
             claim_from: (purpose == Purpose::Claim).then_some(&*self.cursor),
             about,
             known: known.as_deref(),
@@ -322,7 +345,9 @@ impl Source {
             purpose,
             answer: self.line.call.clone().oneshot(call).boxed(),
             reserved: wanted,
+            alone,
             sent: Instant::now(),
+            generation: self.status.generation,
             tells: about.is_some(),
         });
     }
@@ -356,16 +381,16 @@ impl Source {
 
     /// Takes in what has come; whether anything has.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if let Some(turn) = &mut self.turn {
-            if let Poll::Ready(answer) = turn.answer.poll_unpin(cx) {
-                self.news.answer = self.turn.take().map(|turn| (turn, answer));
-            }
+        if let Some(turn) = &mut self.turn
+            && let Poll::Ready(answer) = turn.answer.poll_unpin(cx)
+        {
+            self.news.answer = self.turn.take().map(|turn| (turn, answer));
         }
-        if let Some(waking) = &mut self.waking {
-            if let Poll::Ready(woken) = waking.poll_unpin(cx) {
-                self.waking = None;
-                self.news.woken = Some(woken);
-            }
+        if let Some(waking) = &mut self.waking
+            && let Poll::Ready(woken) = waking.poll_unpin(cx)
+        {
+            self.waking = None;
+            self.news.woken = Some(woken);
         }
         while let Poll::Ready(mut changed) = self.changes.poll_unpin(cx) {
             self.status = *changed.borrow_and_update();

@@ -14,7 +14,6 @@ use crate::{
     job::{JobId, task::Execution},
     worker::{
         WorkerId,
-        settle::Known,
         turn::{Answer, Round, Taken},
         wait,
     },
@@ -85,6 +84,7 @@ impl Source {
         self.clock = Some((now, round.now_ms));
         let until = |due: u64| now + Duration::from_millis(due.saturating_sub(round.now_ms));
         self.due = round.next_due_ms.map(until);
+        self.alone = round.depths.alone;
         self.show(&round);
         let mut arrival = Arrival::default();
         match turn.purpose {
@@ -110,7 +110,9 @@ impl Source {
                 arrival.abandoned = round.claimed;
             }
             Purpose::Resync => {
-                self.out_of_step = false;
+                // What has been said on another connection may be forgotten.
+                self.out_of_step = turn.generation != self.status.generation;
+                self.lease.compared(now);
                 self.hungry = true;
                 let unknown = self.not_known(round.jobs);
                 match self.in_doubt.take() {
@@ -128,12 +130,11 @@ impl Source {
     fn strays(&mut self, mut own: Vec<(JobId, u32)>) -> Vec<Execution> {
         own.retain(|(id, _)| !self.running.contains_key(id));
         let strays = self.strays.found(own);
-        let known = self.settling.known_by_attempt(&strays);
+        let decided = self.settling.decided_by_attempt(&strays, self.id.token());
         let mut unknown = Vec::new();
-        for ((id, attempt), known) in strays.into_iter().zip(known) {
-            match known {
-                Some(Known::OnItsWay) => {}
-                Some(Known::Settled(operation)) => self.settling.hand_in_again(operation),
+        for ((id, attempt), decided) in strays.into_iter().zip(decided) {
+            match decided {
+                Some(operation) => self.settling.hand_in_again(operation),
                 None => unknown.push(Execution {
                     id,
                     attempt,
@@ -154,12 +155,11 @@ impl Source {
             running.is_none_or(|running| running.key() != job.key())
         });
         let executions: Vec<_> = jobs.iter().map(Taken::key).collect();
-        let known = self.settling.known(&executions);
+        let decided = self.settling.decided(&executions, self.id.token());
         let mut unknown = Vec::new();
-        for (job, known) in jobs.into_iter().zip(known) {
-            match known {
-                Some(Known::OnItsWay) => {}
-                Some(Known::Settled(operation)) => self.settling.hand_in_again(operation),
+        for (job, decided) in jobs.into_iter().zip(decided) {
+            match decided {
+                Some(operation) => self.settling.hand_in_again(operation),
                 None => unknown.push(job),
             }
         }

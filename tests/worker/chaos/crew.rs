@@ -1,8 +1,17 @@
 //! A worker in a process of its own, to be hurt: [`Worker`], and what it runs.
 
-use std::{env, fs::File, path::PathBuf, process::Stdio, sync::Arc, thread, time::Duration};
+use std::{
+    env,
+    fs::File,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
+use prometheus::Registry;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use seawall::{
     Job, Seawall,
@@ -63,7 +72,7 @@ pub(super) struct Orders {
 }
 
 /// Settings that make an outage short work, for a producer as for a worker.
-pub(super) async fn connect(url: &str, spool: &std::path::Path) -> Seawall {
+pub(super) async fn connect(url: &str, spool: &Path, registry: &Registry) -> Seawall {
     let millis = Duration::from_millis;
     let builder = Seawall::builder(url, SpoolDir::alone(spool)).unwrap();
     let builder = builder
@@ -77,7 +86,7 @@ pub(super) async fn connect(url: &str, spool: &std::path::Path) -> Seawall {
             let replay = Replay::unpaced().with_delays(millis(5), millis(50));
             options.with_spool_after(millis(50)).with_replay(replay)
         });
-    builder.connect().await.unwrap()
+    builder.metrics(registry).connect().await.unwrap()
 }
 
 pub(super) fn job(queue: &str, task: &Task) -> Job {
@@ -100,8 +109,9 @@ impl Orders {
             std::process::abort();
         });
         let diary = Diary::open(&self.diary);
-        let seawall = connect(&self.url, &self.spool).await;
-        let watching = tokio::spawn(watch_over(seawall.clone(), diary.clone(), self.lease_ms));
+        let registry = Registry::new();
+        let seawall = connect(&self.url, &self.spool, &registry).await;
+        let watching = tokio::spawn(watch_over(registry, diary.clone(), self.lease_ms));
         say("ready");
         let handler = move |task: Task, delivery: Delivery| {
             execute(task, delivery, diary.clone(), goes.clone())
@@ -171,22 +181,35 @@ async fn execute(
 
 const PLANNED: &str = "planned";
 
-/// Says how many records are on the disk whenever that changes, and notes when the process was not given the
-/// processor for so long that its lease may have run out.
-async fn watch_over(seawall: Seawall, diary: Diary, lease_ms: u64) {
-    let (mut kept, mut last) = (0, now());
+/// Says how many ends of executions the disk has got, whenever that changes, and notes when the process was not
+/// given the processor for so long that its lease may have run out.
+async fn watch_over(registry: Registry, diary: Diary, lease_ms: u64) {
+    let (mut said, mut last) = (0.0, now());
     loop {
         sleep(Duration::from_millis(5)).await;
-        let (records, at) = (seawall.health().spool.records, now());
+        let at = now();
         if at - last > lease_ms * 1000 / 3 {
             diary.stalled(last, at);
         }
         last = at;
-        if records != kept {
-            kept = records;
-            say(&format!("kept {kept}"));
+        let kept = kept(&registry);
+        if kept > said {
+            said = kept;
+            say(&format!("kept {said}"));
         }
     }
+}
+
+fn kept(registry: &Registry) -> f64 {
+    let families = registry.gather();
+    let family = families
+        .iter()
+        .find(|family| family.name() == "seawall_worker_completions_kept_total");
+    let metrics = family.map_or(&[][..], |family| family.get_metric());
+    metrics
+        .iter()
+        .map(|metric| metric.get_counter().get_value())
+        .sum()
 }
 
 fn say(line: &str) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use prometheus::Registry;
 use redis::{Cmd, FromRedisValue};
 use seawall::{RedisCall, Seawall, call::Repeat, chaos::wait_until};
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ impl Scene {
     /// At the Redis of this URL, in a queue of its own.
     pub(super) async fn new(url: &str, queue: impl Into<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let producer = connect(url, &dir.path().join("producer")).await;
+        let producer = connect(url, &dir.path().join("producer"), &Registry::new()).await;
         producer.connection().wait_ready(PLENTY).await.unwrap();
         Self {
             deeds: Deeds::default(),

@@ -41,7 +41,7 @@ async fn run(
         };
         match rules().decide(own, &failed, sample) {
             Decision::Retry(delay) => sleep(delay).await,
-            Decision::Again => {}
+            Decision::Again { .. } => {}
             Decision::Bury(reason) => break End::Dead(reason),
             Decision::Discard => break End::Discarded,
         }
