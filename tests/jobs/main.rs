@@ -10,5 +10,6 @@ mod seeds;
 
 mod again;
 mod batches;
+mod mixed;
 mod model;
 mod queue;

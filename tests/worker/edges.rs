@@ -270,3 +270,73 @@ async fn a_job_of_the_same_id_as_one_before_is_executed_too_on_a_new_connection(
     run.stop().await;
     assert_eq!(executed.all(), ["0", "1", "2", "3"]);
 }
+
+/// How many of it there are.
+#[derive(Clone, Default)]
+struct Alive(std::sync::Arc<()>);
+
+impl Alive {
+    fn count(&self) -> usize {
+        std::sync::Arc::strong_count(&self.0) - 1
+    }
+}
+
+#[tokio::test]
+async fn wherever_a_worker_is_dropped_nothing_of_it_goes_on_and_no_job_is_lost() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let (executed, alive) = (Executed::default(), Alive::default());
+    let handler = || {
+        let (executed, alive) = (executed.clone(), alive.clone());
+        move |job: Delivery| {
+            let (executed, held) = (executed.clone(), alive.clone());
+            async move {
+                let number: u64 = text(job.payload()).parse().unwrap();
+                for _ in 0..number % 7 {
+                    tokio::task::yield_now().await;
+                }
+                if number % 5 == 0 && job.attempt() == 1 {
+                    return Err(Failure::new("flaky", "again"));
+                }
+                executed.note(number);
+                drop(held);
+                Ok::<_, Failure>(())
+            }
+        }
+    };
+    let retries = Retries::fixed(Duration::ZERO).with_max(100);
+    let worker = |seawall: &Seawall| {
+        let worker = seawall.worker("q").concurrency(5).poison_after(100);
+        worker
+            .lease(Duration::from_secs(1))
+            .retries(retries.clone())
+    };
+    let jobs = 200;
+    for number in 0..jobs {
+        enqueue(&seawall, number).await;
+    }
+    let before = alive.count();
+    for round in 0..40 {
+        let run = Box::pin(worker(&seawall).run(handler()));
+        // It is polled by nobody but this; its own task goes on meanwhile.
+        let mut run = run;
+        for _ in 0..round {
+            tokio::select! {
+                biased;
+                ended = &mut run => panic!("it ended: {ended:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        drop(run);
+        wait_until("all handlers to be gone", PATIENCE, || async {
+            alive.count() == before
+        })
+        .await
+        .unwrap();
+    }
+    let run = Run::start(worker(&seawall), handler());
+    bench.emptied().await;
+    run.stop().await;
+    let counts = executed.counts();
+    assert_eq!(counts.len(), jobs as usize, "jobs that were executed");
+}

@@ -49,7 +49,9 @@ async fn a_redis_that_refuses_writes_for_longer_than_a_lease_makes_nobody_dead()
             }
         }
     };
-    let runs = [(); 3].map(|()| Run::start(worker(&seawall), handler()));
+    // Longer than a worker may wait before it asks again.
+    let worker = || worker(&seawall).lease(3 * LEASE);
+    let runs = [(); 3].map(|()| Run::start(worker(), handler()));
     executed.reach(3).await;
     let renewals = || counter(&registry, "seawall_worker_renewals_total", &["q"]);
     // All may look for dead ones.
@@ -68,7 +70,7 @@ async fn a_redis_that_refuses_writes_for_longer_than_a_lease_makes_nobody_dead()
     let _: String = bench.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let before = renewals();
     wait_until("leases to pass", PATIENCE, || async {
-        renewals() > before + 30.0
+        renewals() > before + 20.0
     })
     .await
     .unwrap();
@@ -80,4 +82,125 @@ async fn a_redis_that_refuses_writes_for_longer_than_a_lease_makes_nobody_dead()
         assert_eq!((report.claimed, report.lost, report.started), (0, 0, 1));
     }
     assert_eq!(executed.all(), ["1", "1", "1"]);
+}
+
+/// How a job ended was thrown away, say, after it had been kept: Redis takes it for running, and nobody runs it.
+#[tokio::test]
+async fn a_job_that_runs_under_a_living_workers_name_only_is_found_and_executed() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let executed = Executed::default();
+    let noting = executed.clone();
+    let run = Run::start(worker(&seawall), move |job: Delivery| {
+        let executed = noting.clone();
+        async move {
+            executed.note(job.attempt());
+            Ok::<_, Failure>(())
+        }
+    });
+    enqueue(&seawall, "first").await;
+    executed.reach(1).await;
+    bench.emptied().await;
+    let tokens: Vec<String> = bench
+        .ask(&["ZRANGE", "seawall:{q}:workers", "0", "-1"])
+        .await;
+    let job = seawall::Job::new("q", "stray").for_worker();
+    let job = job.delayed(Duration::from_secs(3600));
+    let id = job.id();
+    let _ = seawall.enqueue(job).await.unwrap();
+    let mut start = redis::pipe();
+    start.zrem("seawall:{q}:later", &id.as_bytes()[..]).hset(
+        "seawall:{q}:running",
+        &id.as_bytes()[..],
+        format!("1 {}", tokens[0]),
+    );
+    let mut connection = bench.redis.connection().await.unwrap();
+    let _: (u64, u64) = start.query_async(&mut connection).await.unwrap();
+    executed.reach(2).await;
+    bench.emptied().await;
+    let report = run.stop().await;
+    assert_eq!((report.started, report.released, report.claimed), (2, 1, 0));
+    assert_eq!(executed.all(), ["1", "1"]);
+}
+
+#[tokio::test]
+async fn a_worker_that_may_not_do_a_part_of_its_work_asks_less_and_less() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let executed = Executed::default();
+    let noting = executed.clone();
+    let run = Run::start(worker(&seawall), move |job: Delivery| {
+        let executed = noting.clone();
+        async move {
+            executed.note(job.attempt());
+            Ok::<_, Failure>(())
+        }
+    });
+    enqueue(&seawall, "before").await;
+    executed.reach(1).await;
+    let turns = async || -> f64 {
+        let info: String = bench.ask(&["INFO", "commandstats"]).await;
+        let line = info.lines().find(|line| line.contains("cmdstat_evalsha:"));
+        let calls = line.unwrap().split(['=', ',']).nth(1);
+        calls.unwrap().parse().unwrap()
+    };
+    let now = async || -> f64 {
+        let time: (f64, f64) = bench.ask(&["TIME"]).await;
+        time.0 + time.1 / 1e6
+    };
+    for forbidden in ["-lpop", "-hscan"] {
+        let _: String = bench.ask(&["ACL", "SETUSER", "default", forbidden]).await;
+        enqueue(&seawall, forbidden).await;
+        let (since, before) = (now().await, turns().await);
+        wait_until("some seconds to pass", PATIENCE, || async {
+            now().await - since > 4.0
+        })
+        .await
+        .unwrap();
+        let each_second = (turns().await - before) / (now().await - since);
+        assert!(each_second < 15.0, "{forbidden}: {each_second}");
+        let allowed = forbidden.replace('-', "+");
+        let _: String = bench.ask(&["ACL", "SETUSER", "default", &allowed]).await;
+        bench.emptied().await;
+    }
+    run.stop().await;
+    assert_eq!(executed.len(), 3);
+}
+
+#[tokio::test]
+async fn a_worker_that_may_not_look_for_dead_ones_goes_on_with_its_own_work() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let _: String = bench.ask(&["ACL", "SETUSER", "default", "-hscan"]).await;
+    let executed = Executed::default();
+    let noting = executed.clone();
+    let run = Run::start(worker(&seawall), move |job: Delivery| {
+        let executed = noting.clone();
+        async move {
+            executed.note(job.attempt());
+            Ok::<_, Failure>(())
+        }
+    });
+    let renewed = async || -> f64 {
+        let lease: Vec<(String, f64)> = bench
+            .ask(&["ZRANGE", "seawall:{q}:workers", "0", "-1", "WITHSCORES"])
+            .await;
+        lease.first().map_or(0.0, |(_, until)| *until)
+    };
+    let begun = async || renewed().await > 0.0;
+    wait_until("the worker to begin", PATIENCE, begun)
+        .await
+        .unwrap();
+    let first = renewed().await;
+    wait_until("some looks to be due", PATIENCE, || async {
+        renewed().await - first > 3_000.0
+    })
+    .await
+    .unwrap();
+    for number in 0..20 {
+        enqueue(&seawall, number).await;
+        executed.reach(number + 1).await;
+    }
+    bench.emptied().await;
+    run.stop().await;
 }

@@ -75,7 +75,10 @@ impl Source {
     }
 
     fn round(&mut self, turn: &Flying, round: Round, now: Instant) -> Arrival {
-        self.failures = 0;
+        if turn.purpose == Purpose::Take {
+            // Others may be let through where this is refused.
+            self.failures = 0;
+        }
         self.lease.renewed(turn.sent, turn.tells);
         self.metrics.renewals.inc();
         self.clock = Some((now, round.now_ms));
@@ -208,6 +211,10 @@ impl Source {
     fn failed(&mut self, turn: &Flying, error: &Error, now: Instant) {
         if error.may_have_landed() {
             self.doubt(turn);
+        }
+        if turn.purpose == Purpose::Claim {
+            // What it may not look for must not keep it from its own work.
+            self.lease.looked(now, false);
         }
         if error.is_permanent() && self.failures == 0 {
             tracing::error!(
