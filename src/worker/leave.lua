@@ -12,6 +12,8 @@ if ARGV[2] == '1' then
 else
   redis.call('HDEL', turns, ARGV[1])
 end
+-- It may have left something behind, which somebody is to look for.
+redis.call('HDEL', turns, 'clean until')
 -- Whoever waits may be needed now.
 if redis.call('LLEN', KEYS[2]) > 0 and redis.call('LLEN', KEYS[10]) == 0 then redis.call('RPUSH', KEYS[10], '1') end
 return 1

@@ -6,7 +6,7 @@
 --       3 lease     in ms: until then the worker counts as alive
 --       4 wanted    how many jobs at most
 --       5 claims    how many jobs of dead workers at most; 0: it may not look
---       6 cursor    where the last look for such jobs ended; 0 at first
+--       6 cursor    where the last look for such jobs ended; 0 at first, or 'all' to look even if somebody has lately
 --       7 about     JSON about the worker; '' leaves it, and what has expired, as it is
 --       8 alone     1: it may have a job that may have no other such beside it
 --       9 resync    1: what follows are the executions the worker has, each an id and an attempt
@@ -19,6 +19,7 @@
 -- {'ok', now, next due or -1, cursor, {ready, later, running, dead, alone}, jobs, claimed, lost, own}
 --   jobs and claimed: id, attempt, record, failures ('' if there are none) and the worker before ('' if none) of each;
 --   for the one that is to be alone, 'alone' in its place; in a resync the record is '' if there is no room for it
+--   cursor: where the look is to go on; 0 at its end, and 'clean' if there was no need to look
 --   lost: ids of executions that are no longer the worker's
 --   own: what the look for dead workers' jobs has found to be the worker's, id and attempt of each
 local jobs, ready, later, running, failures, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -29,6 +30,7 @@ local token, number = ARGV[1], tonumber(ARGV[2])
 local MOST_BYTES = 4 * 1024 * 1024 -- of records in one answer, about
 local MOST_DUE = 1000 -- of what is due or has expired at once
 local HOUR = 60 * 60 * 1000
+local CLEAN = 'clean until' -- beside the tokens in `turns`
 local NEVER = string.rep('\0', 8) -- when a job is due that was to be executed at once
 -- Lua can pass some 8,000 values to a function.
 local CHUNK = 1500
@@ -174,14 +176,26 @@ if ARGV[9] == '1' then
   end
 end
 
--- What dead workers have left.
-local cursor = ARGV[6]
-local most = tonumber(ARGV[5])
-if most > 0 then
-  for _, other in ipairs(redis.call('ZRANGEBYSCORE', workers, '-inf', '(' .. text(now), 'LIMIT', 0, 100)) do
+-- What dead workers have left. To look through all that is running is a lot, if each worker does so all the time: it is
+-- done when one has died, until somebody has seen everything, and once in a while.
+local cursor, most = ARGV[6], tonumber(ARGV[5])
+local looks = most > 0
+if looks then
+  local died = redis.call('ZRANGEBYSCORE', workers, '-inf', '(' .. text(now), 'LIMIT', 0, 100)
+  for _, other in ipairs(died) do
     redis.call('ZREM', workers, other)
     redis.call('ZADD', gone, text(now), other)
   end
+  if #died > 0 then
+    redis.call('HDEL', turns, CLEAN)
+    cursor = '0'
+  elseif cursor == 'all' then
+    cursor = '0'
+  elseif cursor == '0' and now < tonumber(redis.call('HGET', turns, CLEAN) or '0') then
+    looks, cursor = false, 'clean'
+  end
+end
+if looks then
   local alive, orphans, seen, steps = {}, {}, {}, 0
   repeat
     steps = steps + 1
@@ -202,11 +216,11 @@ if most > 0 then
       end
     end
   until cursor == '0' or #orphans >= most or steps >= 10
-  local mine = {}
+  local mine, all = {}, true
   for _, id in ipairs(orphans) do
     if #claimed >= 5 * most or bytes >= MOST_BYTES then
       -- The next look begins anew, and finds the others.
-      cursor = '0'
+      cursor, all = '0', false
       break
     end
     local record = redis.call('HGET', jobs, id)
@@ -220,6 +234,7 @@ if most > 0 then
     end
   end
   enter(mine)
+  if cursor == '0' and all then redis.call('HSET', turns, CLEAN, text(now + 10 * tonumber(ARGV[3]))) end
 end
 
 -- Few at first, since nobody knows how large the records are.

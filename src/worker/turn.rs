@@ -79,6 +79,12 @@ fn script(name: &'static str, source: &'static str, evalsha: Cmd) -> RedisCall {
     RedisCall::new(name, ScriptCall::new(source, evalsha))
 }
 
+/// Where a look begins that goes over everything, and not only if a worker has died.
+pub(super) const ALL: &str = "all";
+
+/// Where a look has ended that there was no need for.
+pub(super) const CLEAN: &str = "clean";
+
 /// How many jobs of dead workers are taken over at once.
 const MOST_CLAIMS: usize = 250;
 

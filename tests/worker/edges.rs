@@ -340,3 +340,75 @@ async fn wherever_a_worker_is_dropped_nothing_of_it_goes_on_and_no_job_is_lost()
     let counts = executed.counts();
     assert_eq!(counts.len(), jobs as usize, "jobs that were executed");
 }
+
+#[tokio::test]
+async fn a_failure_longer_than_a_record_may_be_ends_its_job_all_the_same() {
+    let bench = Bench::new().await;
+    let builder = bench.builder();
+    let seawall = connected(builder.spool(|spool| spool.with_max_record_bytes(1_500))).await;
+    let run = Run::start(seawall.worker("q"), |job: Delivery| async move {
+        let message = "x".repeat(2_000);
+        match job.attempt() {
+            1 => Err::<(), _>(Failure::new("long", message).retry_after(Duration::ZERO)),
+            _ => Err(Failure::new("long", message).permanently()),
+        }
+    });
+    enqueue(&seawall, "job").await;
+    wait_until("a dead letter", PATIENCE, || async {
+        bench.places().await == [1, 0, 0, 0, 1]
+    })
+    .await
+    .unwrap();
+    let report = run.stop().await;
+    assert_eq!(
+        (report.retried, report.dead, report.completions_lost),
+        (1, 1, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_queue_may_have_any_name() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let longest = "n".repeat(1024);
+    for name in [
+        "{",
+        "}",
+        "{}",
+        "a}b",
+        "{a",
+        "}{",
+        "a{b}c",
+        ":",
+        "ü 日本",
+        "\0",
+        "*",
+        "[a]",
+        "\\",
+        "wake",
+        &longest,
+    ] {
+        let executed = Executed::default();
+        let run = Run::start(seawall.worker(name).weight(2), faulty(&executed));
+        let other = format!("{name}2");
+        let other = &other[..other.len().min(1024)];
+        let neighbour = (other != name).then(|| seawall.worker(other));
+        let neighbour = neighbour.map(|worker| Run::start(worker, faulty(&executed)));
+        for number in 0..3 {
+            let job = Job::new(name, number.to_string()).for_worker();
+            let _ = seawall.enqueue(job).await.unwrap();
+        }
+        executed.reach(3).await;
+        let report = run.stop().await;
+        assert_eq!(
+            (report.succeeded, report.completions_lost),
+            (3, 0),
+            "{name:?}"
+        );
+        if let Some(neighbour) = neighbour {
+            assert_eq!(neighbour.stop().await.started, 0, "{name:?}");
+        }
+    }
+    let keys: Vec<String> = bench.ask(&["KEYS", "seawall:*:jobs"]).await;
+    assert_eq!(keys, [""; 0], "jobs are left");
+}

@@ -253,3 +253,49 @@ async fn turns_that_arrive_late_hand_out_nothing() {
     assert_eq!(counts.len(), 30);
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
 }
+
+#[tokio::test]
+async fn nobody_looks_through_all_that_is_running_again_and_again() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    let handler = || {
+        let (executed, gate) = (executed.clone(), gate.clone());
+        move |job: Delivery| {
+            let (executed, gate) = (executed.clone(), gate.clone());
+            async move {
+                executed.note(job.attempt());
+                gate.passed().await;
+                Ok::<_, Failure>(())
+            }
+        }
+    };
+    for number in 0..8 {
+        enqueue(&seawall, number).await;
+    }
+    let runs = [(); 8].map(|()| Run::start(worker(&seawall).concurrency(1), handler()));
+    executed.reach(8).await;
+    let calls = async |command: &str| -> u64 {
+        let info: String = bench.ask(&["INFO", "commandstats"]).await;
+        let name = format!("cmdstat_{command}:calls=");
+        let rest = info.lines().find_map(|line| line.strip_prefix(&name));
+        rest.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    };
+    let died = async || calls("zrangebyscore").await;
+    wait_until(
+        "all to look for dead workers again and again",
+        PATIENCE,
+        || async { calls("hset").await > 0 && died().await > 1500 },
+    )
+    .await
+    .unwrap();
+    let scans = calls("hscan").await;
+    gate.open();
+    bench.emptied().await;
+    let mut claimed = 0;
+    for run in runs {
+        claimed += run.stop().await.claimed;
+    }
+    assert_eq!(claimed, 0);
+    assert!((1..60).contains(&scans), "{scans}");
+}

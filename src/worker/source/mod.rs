@@ -20,7 +20,7 @@ use super::{
     Delivery, Line, WorkerId,
     lease::Lease,
     settle::{Key, Settling},
-    turn::{Taken, Turn, leave},
+    turn::{ALL, Taken, Turn, leave},
     wait,
 };
 use crate::{
@@ -330,13 +330,18 @@ impl Source {
         });
         let wanted = if purpose == Purpose::Take { slots } else { 0 };
         let alone = alone && self.alone > 0 && wanted > 0;
+        let begins = purpose == Purpose::Claim && self.cursor == "0";
+        let cursor = match begins && self.strays.looks_at_all() {
+            true => ALL,
+            false => &*self.cursor,
+        };
         let turn = Turn {
             token: self.id.as_str(),
             number: self.number,
             lease: self.lease.length(),
             wanted,
             alone,
-            claim_from: (purpose == Purpose::Claim).then_some(&*self.cursor),
+            claim_from: (purpose == Purpose::Claim).then_some(cursor),
             about,
             known: known.as_deref(),
         };

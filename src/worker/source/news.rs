@@ -14,7 +14,7 @@ use crate::{
     job::{JobId, task::Execution},
     worker::{
         WorkerId,
-        turn::{Answer, Round, Taken},
+        turn::{Answer, CLEAN, Round, Taken},
         wait,
     },
 };
@@ -99,6 +99,7 @@ impl Source {
                     _ => round.jobs,
                 };
             }
+            Purpose::Claim if round.cursor == CLEAN => self.lease.looked(now, false),
             Purpose::Claim => {
                 let more = round.cursor != "0" || !round.claimed.is_empty();
                 self.lease.looked(now, more);
