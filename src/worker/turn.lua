@@ -92,7 +92,11 @@ end
 
 local function tries(noted) return noted and tonumber(string.match(noted, '^%d+')) or 0 end
 
-local function execution(attempt, by) return text(attempt) .. ' ' .. by end
+local first_execution = '1 ' .. token -- what most of them are
+local function execution(attempt)
+  if attempt == 1 then return first_execution end
+  return text(attempt) .. ' ' .. token
+end
 
 -- An entry of `running`.
 local function parts(value)
@@ -127,9 +131,11 @@ end
 
 local taken, claimed, lost, own = {}, {}, {}, {}
 local bytes, count = 0, 0
+local sizes = {[taken] = 0, [claimed] = 0} -- to find out a list's length takes a search
 local function add(list, id, attempt, record, noted, by)
-  local at = #list
+  local at = sizes[list]
   list[at + 1], list[at + 2], list[at + 3], list[at + 4], list[at + 5] = id, attempt, record, noted or '', by or ''
+  sizes[list] = at + 5
   bytes = bytes + #record
 end
 
@@ -146,7 +152,7 @@ if ARGV[9] == '1' then
     local entries = fetched(running, ids, from, to)
     for at = from, to do
       local id, entry = ids[at], entries[at - from + 1]
-      local mine = execution(known[id], token)
+      local mine = execution(known[id])
       if entry then
         if entry ~= mine then lost[#lost + 1] = id end
       elseif redis.call('HEXISTS', jobs, id) == 1 then
@@ -218,7 +224,7 @@ if looks then
   until cursor == '0' or #orphans >= most or steps >= 10
   local mine, all = {}, true
   for _, id in ipairs(orphans) do
-    if #claimed >= 5 * most or bytes >= MOST_BYTES then
+    if sizes[claimed] >= 5 * most or bytes >= MOST_BYTES then
       -- The next look begins anew, and finds the others.
       cursor, all = '0', false
       break
@@ -227,7 +233,7 @@ if looks then
     if record then
       local attempt, by = parts(redis.call('HGET', running, id))
       mine[#mine + 1] = id
-      mine[#mine + 1] = execution(attempt, token)
+      mine[#mine + 1] = execution(attempt)
       add(claimed, id, attempt, record, redis.call('HGET', failures, id), by)
     else
       redis.call('HDEL', running, id)
@@ -251,7 +257,7 @@ while ARGV[8] == '1' and wanted > 0 and count == 0 and tried < 100 do
   look_up(ids, function(id, record, entry, noted)
     if not record or entry or redis.call('ZSCORE', dead, id) then return end
     local attempt = tries(noted) + 1
-    enter({id, execution(attempt, token)})
+    enter({id, execution(attempt)})
     add(taken, id, attempt, record, noted, 'alone')
     count = count + 1
   end)
@@ -263,7 +269,7 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   rounds = rounds + 1
   local ids = redis.call('LPOP', ready, math.min(wanted - count, chunk))
   if not ids then break end
-  local starts = {}
+  local starts, at = {}, 0
   look_up(ids, function(id, record, entry, noted)
     -- An id may have been left behind, or be there twice.
     local stale = not record or entry or seen[id]
@@ -272,8 +278,8 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 do
     if stale then return end
     seen[id] = true
     local attempt = tries(noted) + 1
-    starts[#starts + 1] = id
-    starts[#starts + 1] = execution(attempt, token)
+    starts[at + 1], starts[at + 2] = id, execution(attempt)
+    at = at + 2
     add(taken, id, attempt, record, noted)
     count = count + 1
   end)
@@ -281,10 +287,13 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   if chunk * bytes <= count * MOST_BYTES then chunk = math.min(4 * chunk, CHUNK) end
 end
 
-if ARGV[9] ~= '1' and #taken + #claimed > 0 then
-  local ids = {}
+if ARGV[9] ~= '1' and sizes[taken] + sizes[claimed] > 0 then
+  local ids, count = {}, 0
   for _, list in ipairs({taken, claimed}) do
-    for at = 1, #list, 5 do ids[#ids + 1] = list[at] end
+    for at = 1, sizes[list], 5 do
+      count = count + 1
+      ids[count] = list[at]
+    end
   end
   redis.call('HSET', turns, token, ARGV[2] .. ' ' .. table.concat(ids))
 end

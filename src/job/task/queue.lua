@@ -58,6 +58,7 @@ local function each(command, key, values)
 end
 
 local function fetched(key, ids)
+  if #ids <= 4000 then return redis.call('HMGET', key, unpack(ids)) end
   local answers = {}
   for from = 1, #ids, 4000 do
     local some = redis.call('HMGET', key, unpack(ids, from, math.min(from + 3999, #ids)))
