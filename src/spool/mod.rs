@@ -324,7 +324,7 @@ impl<T> fmt::Debug for Spool<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpoolStats {
-    /// Records on disk that wait for Redis.
+    /// Records on disk that wait for Redis, and those on their way to disk: only a receipt says that one is there.
     pub records: u64,
     /// Records on disk that Redis has acknowledged and its replicas may lack, kept for the case that Redis loses
     /// them: see [`TailOptions`].
