@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -32,7 +32,10 @@ use seawall::{
     error::BoxError,
     worker::{Delivery, Failure},
 };
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 use tower::{Layer, Service, ServiceBuilder};
 
 #[tokio::main]

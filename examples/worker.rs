@@ -103,7 +103,7 @@ async fn send(email: u64, delivery: Delivery) -> Result<(), Failure> {
         let failure = Failure::new("no_such_mailbox", "nobody of that name lives here");
         return Err(failure.permanently());
     }
-    if email % 10 == 0 && delivery.attempt() == 1 {
+    if email.is_multiple_of(10) && delivery.attempt() == 1 {
         return Err(Failure::status(503, "the mail server is busy"));
     }
     Ok(())

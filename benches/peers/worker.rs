@@ -39,8 +39,8 @@ use report::{Goal, Report, Rounds, Row, Unit};
 #[tokio::main]
 async fn main() {
     let mut report = Report::new("worker");
-    let rounds = report.sized(5, 1);
-    let jobs = report.sized(200_000, 10_000);
+    let rounds = report.sized(3, 1);
+    let jobs = report.sized(100_000, 10_000);
     let redis = RedisServer::start().await.expect("redis-server starts");
     report.condition("redis", &report::redis_version(&redis).await);
     report.condition("persistence", &"none");
@@ -57,9 +57,9 @@ async fn main() {
     let apalis = Contender::Apalis(redis.url());
     for concurrency in [1, 16, 256] {
         let mut measured: [Measured; 2] = Default::default();
-        for round in 0..rounds {
+        for _ in 0..rounds {
             for (contender, measured) in [&seawall, &apalis].into_iter().zip(&mut measured) {
-                let run = Run::new(&redis, round, concurrency, jobs);
+                let run = Run::new(&redis, concurrency, jobs);
                 run.enqueue_and_work(contender, measured).await;
             }
         }
@@ -67,8 +67,8 @@ async fn main() {
     }
     for concurrency in [1, 16, 256] {
         let mut measured = Measured::default();
-        for round in 0..rounds {
-            let run = Run::new(&redis, round, concurrency, jobs);
+        for _ in 0..rounds {
+            let run = Run::new(&redis, concurrency, jobs);
             run.enqueue_then_work(&seawall, &mut measured).await;
         }
         show_ours(&mut report, concurrency, measured);
@@ -82,6 +82,8 @@ const PRODUCERS: u64 = 16;
 const AT_A_TIME: u64 = 100;
 /// How many jobs may wait at a time.
 const WAITING: usize = 4_000;
+/// How many there have been.
+static QUEUES: AtomicU64 = AtomicU64::new(0);
 /// Only ends a run that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -109,10 +111,11 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(redis: &'a RedisServer, round: usize, concurrency: usize, jobs: u64) -> Self {
+    fn new(redis: &'a RedisServer, concurrency: usize, jobs: u64) -> Self {
         Self {
             redis,
-            queue: format!("queue-{round}"),
+            // A new one each time: what the last run has left is flushed, and a lane of its producers would repair that.
+            queue: format!("queue-{}", QUEUES.fetch_add(1, Relaxed)),
             concurrency,
             jobs,
             handled: Arc::default(),

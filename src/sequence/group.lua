@@ -4,14 +4,16 @@
 -- KEYS  lane, and the keys of the commands and procedures so far as they are known to lie in its hash slot
 -- ARGV  first number, number the lane must have reached, lifetime in seconds;
 --       how many procedures have records, and for each: its name, how many keys, keys;
---       then for each record either: 'run', the name of a procedure, how many arguments, arguments
---       or: how many commands (negative: a key of theirs lies in another hash slot), and for each: how
---       many arguments (negative: an answer of 0 is a refusal), arguments
+--       then for each record: how many commands (negative: a key of theirs lies in another hash slot), and for
+--       each: how many arguments (negative: an answer of 0 is a refusal), arguments;
+--       or for some records at once: 'run', the name of a procedure, how many, and for each: how many arguments,
+--       arguments
 --
 -- {'done', skipped}
 -- {'gap', last}
 -- {'refused', through, 1, error, skipped}  the record after `through` will never be taken
 -- {'stopped', through, error, skipped}     the record after `through` met something that is not its fault
+local ARGV = ARGV -- thousands of times looked at
 local last = tonumber(redis.call('GET', KEYS[1]) or '0')
 local first, after = tonumber(ARGV[1]), tonumber(ARGV[2])
 if last < after then return {'gap', last} end
@@ -59,22 +61,29 @@ end
 
 -- Gives the records of one procedure that stand next to each other to it; answers if they end the batch.
 local function run()
-  local name, records, done = ARGV[at + 1], {}, 0
-  while ARGV[at] == 'run' and ARGV[at + 1] == name do
-    if number > last then records[#records + 1] = at + 3 else skipped = skipped + 1 end
-    at = at + 3 + tonumber(ARGV[at + 2])
+  local name, records, count, done = ARGV[at + 1], {}, 0, 0
+  local behind = number + tonumber(ARGV[at + 2])
+  at = at + 3
+  while number < behind do
+    if number > last then
+      count = count + 1
+      records[count] = at + 1
+    else
+      skipped = skipped + 1
+    end
+    at = at + 1 + tonumber(ARGV[at])
     number = number + 1
   end
-  if #records == 0 then return end
+  if count == 0 then return end
   if not procedures[name] then
-    remember(number - 1 - #records)
-    return {'refused', number - 1 - #records, 1, 'ERR no procedure of this name is known here', skipped}
+    remember(number - 1 - count)
+    return {'refused', number - 1 - count, 1, 'ERR no procedure of this name is known here', skipped}
   end
-  local fine, failed = pcall(procedures[name], keys_of[name], records, function(count) done = count end)
+  local fine, failed = pcall(procedures[name], keys_of[name], records, function(through) done = through end)
   if fine then return end
   -- Before Redis 7 it is a text that begins with where it happened.
   failed = type(failed) == 'table' and failed.err or string.gsub(failed, '^@?user_script:%s*%d+:%s*', '')
-  local through = number - 1 - #records + done
+  local through = number - 1 - count + done
   if is_other(failed) and through == first + skipped - 1 then return {err = failed} end
   remember(through)
   if is_other(failed) then return {'stopped', through, failed, skipped} end

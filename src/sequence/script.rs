@@ -1,6 +1,6 @@
 //! From a batch to a script call, and from the script's answer to what became of the batch.
 
-use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
+use std::{collections::BTreeSet, iter::Peekable, sync::LazyLock, time::Duration, vec};
 
 use redis::{Cmd, Value};
 
@@ -211,7 +211,8 @@ fn group(batch: &Batch<Write>, lane: &str, procedures: &Procedures) -> ScriptCal
             cmd.arg(key);
         }
     }
-    for ((_, write), elsewhere) in batch.iter().zip(elsewhere) {
+    let mut runs = runs(batch);
+    for ((at, (_, write)), elsewhere) in batch.iter().enumerate().zip(elsewhere) {
         let sign = if elsewhere { -1 } else { 1 };
         match write.map(|write| &write.effect) {
             None => {
@@ -236,7 +237,10 @@ fn group(batch: &Batch<Write>, lane: &str, procedures: &Procedures) -> ScriptCal
                 }
             }
             Some(Effect::Procedure { name, arguments }) => {
-                cmd.arg("run").arg(&**name).arg(arguments.len());
+                if let Some((_, count)) = runs.next_if(|(first, _)| *first == at) {
+                    cmd.arg("run").arg(&**name).arg(count);
+                }
+                cmd.arg(arguments.len());
                 for argument in arguments {
                     cmd.arg(&argument[..]);
                 }
@@ -244,6 +248,25 @@ fn group(batch: &Batch<Write>, lane: &str, procedures: &Procedures) -> ScriptCal
         }
     }
     ScriptCall::made(procedures.source().clone(), cmd)
+}
+
+/// Where in the batch there are records of one procedure next to each other, and how many.
+fn runs(batch: &Batch<Write>) -> Peekable<vec::IntoIter<(usize, usize)>> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    let mut before: Option<&str> = None;
+    for (at, (_, write)) in batch.iter().enumerate() {
+        let name = match write.map(|write| &write.effect) {
+            Some(Effect::Procedure { name, .. }) => Some(&**name),
+            _ => None,
+        };
+        match runs.last_mut() {
+            Some((_, count)) if name.is_some() && name == before => *count += 1,
+            _ if name.is_some() => runs.push((at, 1)),
+            _ => {}
+        }
+        before = name;
+    }
+    runs.into_iter().peekable()
 }
 
 /// The procedures that records of the batch are for, each with its keys.

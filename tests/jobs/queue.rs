@@ -29,10 +29,18 @@ pub(crate) fn operation(kind: &str, id: u8, more: &[&str]) -> Write {
         Bytes::from(kind.to_owned()),
         Bytes::copy_from_slice(self::id(id).as_bytes()),
     ];
-    arguments.extend(more.iter().map(|part| Bytes::from((*part).to_owned())));
-    if "ERDG".contains(kind) {
-        arguments.insert(4, Bytes::from(format!("ob {id}")));
+    let mut more = more;
+    if let ("E" | "R" | "D" | "G", [attempt, token, rest @ ..]) = (kind, more) {
+        arguments.push(Bytes::from(format!("{attempt} {token}")));
+        arguments.push(Bytes::from(format!("ob {id}")));
+        more = rest;
     }
+    // What is not kept needs no time, and no result.
+    if let ("E", [outcome, "0", ..]) = (kind, more) {
+        arguments.push(Bytes::from((*outcome).to_owned()));
+        more = &[];
+    }
+    arguments.extend(more.iter().map(|part| Bytes::from((*part).to_owned())));
     Write::procedure("q", &PROCEDURE, arguments)
 }
 

@@ -84,12 +84,13 @@ async fn what_an_execution_of_before_says_late_changes_nothing_of_a_requeued_job
     let id = scene.dead("timeout").await;
     assert!(scene.queue().requeue(id).await.unwrap());
     let raw = Bytes::copy_from_slice(id.as_bytes());
+    let record: Vec<u8> = scene.ask("HGET jobs", &[id.as_bytes()]).await;
     let late = |kind: &'static str, attempt: &'static str, rest: Vec<Bytes>| {
         let head = [
             kind.into(),
             raw.clone(),
-            attempt.into(),
-            Bytes::from_static(TOKEN.as_bytes()),
+            format!("{attempt} {TOKEN}").into(),
+            Bytes::copy_from_slice(&record[1..9]),
         ];
         Write::procedure("emails", &PROCEDURE, head.into_iter().chain(rest).collect())
     };

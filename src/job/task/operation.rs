@@ -97,6 +97,14 @@ impl Outcome {
         }
     }
 
+    fn bytes(self) -> Bytes {
+        Bytes::from_static(match self {
+            Self::Succeeded => b"s",
+            Self::Expired => b"x",
+            Self::Discarded => b"d",
+        })
+    }
+
     pub(crate) fn of_letter(letter: u8) -> Option<Self> {
         let all = [Self::Succeeded, Self::Expired, Self::Discarded];
         all.into_iter().find(|outcome| outcome.letter() == letter)
@@ -105,75 +113,78 @@ impl Outcome {
 
 impl Operation {
     pub(crate) fn into_write(self, queue: Arc<str>) -> Write {
-        let arguments = match self {
+        match self {
             Self::Add { id, record } => {
-                vec![
-                    letter(b"A"),
-                    raw(id),
-                    record.encode(),
-                    number(record.due_ms),
-                ]
+                let kind = Bytes::from_static(b"A");
+                let id = Bytes::copy_from_slice(id.as_bytes());
+                let arguments = vec![kind, id, record.encode(), number(record.due_ms)];
+                Write::procedure(queue, &PROCEDURE, arguments)
             }
+            Self::End {
+                execution,
+                outcome,
+                ttl_ms: 0,
+                ..
+            } => of(queue, b"E", &execution, [outcome.bytes()]),
             Self::End {
                 execution,
                 outcome,
                 ttl_ms,
                 result,
             } => {
-                let outcome = Bytes::copy_from_slice(&[outcome.letter()]);
-                of(b"E", execution, [outcome, number(ttl_ms), result])
+                let kept = [outcome.bytes(), number(ttl_ms), result];
+                of(queue, b"E", &execution, kept)
             }
             Self::Retry {
                 execution,
                 due,
                 failures,
-            } => of(b"R", execution, [due.bytes(), failures]),
+            } => of(queue, b"R", &execution, [due.bytes(), failures]),
             Self::Bury {
                 execution,
                 expires_ms,
                 most,
                 failures,
-            } => of(
-                b"D",
-                execution,
-                [number(expires_ms), number(most), failures],
-            ),
-            Self::GiveBack { execution } => of(b"G", execution, []),
-        };
-        Write::procedure(queue, &PROCEDURE, arguments)
+            } => {
+                let more = [number(expires_ms), number(most), failures];
+                of(queue, b"D", &execution, more)
+            }
+            Self::GiveBack { execution } => of(queue, b"G", &execution, []),
+        }
     }
 }
 
+/// What all operations of executions begin with, and `more`.
 fn of<const N: usize>(
+    queue: Arc<str>,
     kind: &'static [u8; 1],
-    execution: Execution,
+    execution: &Execution,
     more: [Bytes; N],
-) -> Vec<Bytes> {
+) -> Write {
     let Execution {
         id,
         attempt,
         token,
         enqueued_ms,
     } = execution;
-    let mut arguments = Vec::with_capacity(5 + N);
+    // One allocation for all three.
+    let mut parts = Vec::with_capacity(24 + 11 + token.len());
+    parts.extend(id.as_bytes());
+    // As the record has it.
+    parts.extend(enqueued_ms.to_le_bytes());
+    parts.extend(attempt.to_string().as_bytes());
+    parts.push(b' ');
+    parts.extend(token.as_bytes());
+    let parts = Bytes::from(parts);
+    let mut arguments = Vec::with_capacity(4 + N);
     arguments.extend([
-        letter(kind),
-        raw(id),
-        number(attempt.into()),
-        Bytes::copy_from_slice(token.as_bytes()),
-        // As the record has it.
-        Bytes::copy_from_slice(&enqueued_ms.to_le_bytes()),
+        Bytes::from_static(kind),
+        parts.slice(..16),
+        parts.slice(24..),
+        parts.slice(16..24),
     ]);
     arguments.extend(more);
-    arguments
-}
-
-fn letter(kind: &'static [u8; 1]) -> Bytes {
-    Bytes::from_static(kind)
-}
-
-fn raw(id: JobId) -> Bytes {
-    Bytes::copy_from_slice(id.as_bytes())
+    Write::procedure(queue, &PROCEDURE, arguments)
 }
 
 fn number(number: u64) -> Bytes {

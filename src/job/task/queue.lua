@@ -3,11 +3,12 @@
 -- keys     jobs, ready, later, running, failures, dead, done, results, counters, wake
 -- records  of one operation each:
 --   A id record due                           adds a job, unless there is one of this id
---   E id attempt token born outcome ttl result     it has ended; how, is kept for `ttl` milliseconds
---   R id attempt token born due failures           it has failed and is due again; -1: for a worker that has no other such
---   D id attempt token born expires most failures  it has failed for good: a dead letter, one of at most `most`
---   G id attempt token born                        it goes back to the front, as if it had not begun
+--   E id run born outcome [ttl result]      it has ended; how, is kept for `ttl` milliseconds
+--   R id run born due failures              it has failed and is due again; -1: for a worker that has no other such
+--   D id run born expires most failures     it has failed for good: a dead letter, one of at most `most`
+--   G id run born                           it goes back to the front, as if it had not begun
 --
+-- `run` is the execution as `running` has it: the number of the attempt, a blank, the worker's token.
 -- `born` is what the job's record has from its second byte to its ninth: when it was enqueued, which tells it from an
 -- earlier job of the same id.
 --
@@ -30,10 +31,13 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local counts, woken = {}, false
+local names = {
+  s = 'succeeded', x = 'expired', d = 'discarded', R = 'retried', D = 'dead', G = 'released',
+}
 
 local function text(number) return string.format('%.0f', number) end
 
-local function count(what, more) counts[what] = (counts[what] or 0) + (more or 1) end
+local function count(what) counts[what] = (counts[what] or 0) + 1 end
 
 local function tries(id)
   local noted = redis.call('HGET', failures, id)
@@ -41,9 +45,9 @@ local function tries(id)
 end
 
 -- Whether the job that is there has not been decided about since this attempt, and is no later one of the same id.
-local function is_open(id, attempt, born)
+local function is_open(id, run, born)
   local record = redis.call('HGET', jobs, id)
-  return record and string.sub(record, 2, 9) == born and tries(id) < tonumber(attempt)
+  return record and string.sub(record, 2, 9) == born and tries(id) < tonumber(string.match(run, '^%d+'))
 end
 
 -- Lua can pass some 8,000 values to a function, no more.
@@ -83,21 +87,26 @@ end
 
 local function add(from, to)
   local ids = {}
-  for at = from, to do ids[#ids + 1] = ARGV[records[at] + 1] end
+  for at = from, to do ids[at - from + 1] = ARGV[records[at] + 1] end
   local there = fetched(jobs, ids)
-  local added, pairs_of, outcomes = {}, {}, {}
+  local added, pairs_of, outcomes, adds, news = {}, {}, {}, 0, 0
   for at = from, to do
-    local record = records[at]
-    local id = ARGV[record + 1]
     if not there[at - from + 1] then
-      pairs_of[#pairs_of + 1] = id
-      pairs_of[#pairs_of + 1] = ARGV[record + 2]
-      outcomes[#outcomes + 1] = id
-      local due = tonumber(ARGV[record + 3])
-      if due <= now then added[#added + 1] = id else schedule(id, due) end
+      local record, id = records[at], ids[at - from + 1]
+      pairs_of[2 * news + 1] = id
+      pairs_of[2 * news + 2] = ARGV[record + 2]
+      news = news + 1
+      outcomes[news] = id
+      local due = ARGV[record + 3]
+      if due == '0' or tonumber(due) <= now then
+        adds = adds + 1
+        added[adds] = id
+      else
+        schedule(id, tonumber(due))
+      end
     end
   end
-  if #pairs_of == 0 then return end
+  if news == 0 then return end
   push('RPUSH', added)
   each('HSET', jobs, pairs_of)
   -- How an earlier job of the same id ended.
@@ -115,34 +124,37 @@ local function forget_outcomes(come)
   each('HDEL', results, old)
 end
 
-local names = {s = 'succeeded', x = 'expired', d = 'discarded'}
-
 local function finish(from, to)
   local ids = {}
-  for at = from, to do ids[#ids + 1] = ARGV[records[at] + 1] end
+  for at = from, to do ids[at - from + 1] = ARGV[records[at] + 1] end
   local by = fetched(running, ids)
-  local ended, tried, elsewhere, kept = {}, {}, {}, 0
+  local ended, tried, elsewhere, kept, ends = {}, {}, {}, 0, 0
+  local first
   for at = from, to do
     local record = records[at]
-    local id, attempt, token, born, outcome = unpack(ARGV, record + 1, record + 5)
-    local is = by[at - from + 1] == attempt .. ' ' .. token
+    local id, run = ids[at - from + 1], ARGV[record + 2]
+    local is = by[at - from + 1] == run
     if not is then
-      is = is_open(id, attempt, born)
+      is = is_open(id, run, ARGV[record + 3])
       if is then elsewhere[#elsewhere + 1] = id end
     end
     if is then
-      ended[#ended + 1] = id
-      if attempt ~= '1' then tried[#tried + 1] = id end
-      count(names[outcome])
-      local ttl = tonumber(ARGV[record + 6])
-      if ttl > 0 then
-        redis.call('ZADD', finished, text(now + ttl), id)
-        redis.call('HSET', results, id, outcome .. ARGV[record + 7])
+      ends = ends + 1
+      ended[ends] = id
+      -- Mostly they are all first ones of one worker.
+      if run ~= first then
+        if string.sub(run, 1, 2) == '1 ' then first = run else tried[#tried + 1] = id end
+      end
+      local outcome = ARGV[record + 4]
+      counts[outcome] = (counts[outcome] or 0) + 1
+      if ARGV[record - 1] ~= '5' then
+        redis.call('ZADD', finished, text(now + tonumber(ARGV[record + 5])), id)
+        redis.call('HSET', results, id, outcome .. ARGV[record + 6])
         kept = kept + 1
       end
     end
   end
-  if #ended == 0 then return end
+  if ends == 0 then return end
   if kept > 0 then forget_outcomes(kept) end
   each('HDEL', jobs, ended)
   each('HDEL', running, ended)
@@ -157,14 +169,14 @@ end
 
 -- Whether the execution that a record is of may still decide what becomes of its job, which is nowhere then.
 local function decides(record)
-  local id, attempt, token, born = unpack(ARGV, record + 1, record + 4)
+  local id, run, born = unpack(ARGV, record + 1, record + 3)
   local by = redis.call('HGET', running, id)
   if by then
-    if by ~= attempt .. ' ' .. token or redis.call('HEXISTS', jobs, id) == 0 then return false end
+    if by ~= run or redis.call('HEXISTS', jobs, id) == 0 then return false end
     redis.call('HDEL', running, id)
     return true
   end
-  if not is_open(id, attempt, born) then return false end
+  if not is_open(id, run, born) then return false end
   redis.call('ZREM', later, id)
   redis.call('ZREM', dead, id)
   return true
@@ -174,9 +186,9 @@ local function again(record)
   if not decides(record) then return end
   local id = ARGV[record + 1]
   -- The failures come last: should one of these be forbidden, the record comes again, and decides anew.
-  schedule(id, tonumber(ARGV[record + 5]))
-  redis.call('HSET', failures, id, ARGV[record + 6])
-  count('retried')
+  schedule(id, tonumber(ARGV[record + 4]))
+  redis.call('HSET', failures, id, ARGV[record + 5])
+  count('R')
 end
 
 local function forget(id)
@@ -187,10 +199,10 @@ end
 
 local function bury(record)
   if not decides(record) then return end
-  local id, expires, most = ARGV[record + 1], tonumber(ARGV[record + 5]), tonumber(ARGV[record + 6])
+  local id, expires, most = ARGV[record + 1], tonumber(ARGV[record + 4]), tonumber(ARGV[record + 5])
   redis.call('ZADD', dead, text(expires), id)
-  redis.call('HSET', failures, id, ARGV[record + 7])
-  count('dead')
+  redis.call('HSET', failures, id, ARGV[record + 6])
+  count('D')
   for _, old in ipairs(redis.call('ZRANGEBYSCORE', dead, '-inf', text(now), 'LIMIT', 0, 100)) do forget(old) end
   local over = redis.call('ZCARD', dead) - most
   if over > 0 then
@@ -201,7 +213,7 @@ end
 local function give_back(record)
   if not decides(record) then return end
   push('LPUSH', {ARGV[record + 1]})
-  count('released')
+  count('G')
 end
 
 local singly = {R = again, D = bury, G = give_back}
@@ -214,8 +226,10 @@ while from <= #records do
   else
     -- Not the same job twice in one go: the second one must see what the first has done.
     local seen = {}
-    while records[to] and ARGV[records[to]] == kind and not seen[ARGV[records[to] + 1]] do
-      seen[ARGV[records[to] + 1]] = true
+    while records[to] and ARGV[records[to]] == kind do
+      local id = ARGV[records[to] + 1]
+      if seen[id] then break end
+      seen[id] = true
       to = to + 1
     end
     to = to - 1
@@ -227,5 +241,5 @@ while from <= #records do
   from = to + 1
 end
 
-for what, more in pairs(counts) do redis.pcall('HINCRBY', counters, what, more) end
+for what, more in pairs(counts) do redis.pcall('HINCRBY', counters, names[what], more) end
 if woken and redis.call('LLEN', wake) == 0 then redis.pcall('RPUSH', wake, '1') end

@@ -56,7 +56,7 @@ async fn jobs_whose_worker_is_killed_in_the_middle_are_done_by_another() {
 async fn jobs_whose_worker_is_killed_at_their_end_are_neither_lost_nor_all_done_again() {
     let redis = RedisServer::builder().durable().start().await.unwrap();
     let mut scene = Scene::new(&redis.url(), "jobs").await;
-    scene.enqueue([Takes(0); 3_000]).await;
+    scene.enqueue(vec![Takes(0); 3_000]).await;
     let mut first = scene.start(scene.orders("first")).await;
     first.says_of("succeeded", 100).await;
     first.kill().await;
