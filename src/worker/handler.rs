@@ -1,12 +1,10 @@
 //! What executes jobs: async functions and [`tower::Service`]s, made one by [`IntoHandler`].
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use tower::{Service, ServiceExt};
 
@@ -180,10 +178,7 @@ where
         of(move |delivery| {
             let service = service.clone();
             async move {
-                let service = {
-                    let service = service.lock().unwrap_or_else(PoisonError::into_inner);
-                    service.clone()
-                };
+                let service = service.lock().clone();
                 let response = service.oneshot(delivery).await;
                 response.map(Into::into).map_err(Failure::of_service)
             }

@@ -295,7 +295,7 @@ async fn wherever_a_worker_is_dropped_nothing_of_it_goes_on_and_no_job_is_lost()
                 for _ in 0..number % 7 {
                     tokio::task::yield_now().await;
                 }
-                if number % 5 == 0 && job.attempt() == 1 {
+                if number.is_multiple_of(5) && job.attempt() == 1 {
                     return Err(Failure::new("flaky", "again"));
                 }
                 executed.note(number);

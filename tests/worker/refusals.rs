@@ -204,3 +204,65 @@ async fn a_worker_that_may_not_look_for_dead_ones_goes_on_with_its_own_work() {
     bench.emptied().await;
     run.stop().await;
 }
+
+/// As docs/operations.md lists them.
+#[tokio::test]
+async fn the_commands_that_are_documented_are_enough() {
+    let bench = Bench::new().await;
+    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let manual = std::fs::read_to_string(manual).unwrap();
+    let (_, listed) = manual
+        .split_once("The ACL user of an app that enqueues for workers")
+        .unwrap();
+    let (listed, _) = listed.split_once("all on").unwrap();
+    let (_, enqueues) = manual.split_once("give the ACL user `").unwrap();
+    let (enqueues, _) = enqueues.split_once('`').unwrap();
+    let listed = [enqueues, listed].join(" ");
+    let words = listed.split(|c: char| !c.is_alphanumeric() && !"+|".contains(c));
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER")
+        .arg("worker")
+        .arg("on")
+        .arg(">secret")
+        .arg("~seawall:*");
+    for word in words.filter(|word| word.starts_with('+')) {
+        user.arg(word);
+    }
+    let _: String = bench.redis.command(&user).await.unwrap();
+    let url = format!("redis://worker:secret@{}", bench.redis.addr());
+    let seawall = connected(Seawall::builder(&url, bench.dir.path()).unwrap()).await;
+    let executed = Executed::default();
+    let noting = executed.clone();
+    let handler = move |job: Delivery| {
+        let executed = noting.clone();
+        async move {
+            executed.note(job.attempt());
+            match (&job.payload()[..], job.attempt()) {
+                (b"again", 1) => Err(Failure::new("flaky", "again")),
+                (b"dies", 1) => std::future::pending().await,
+                (b"dead", _) => Err(Failure::new("wrong", "for good").permanently()),
+                _ => Ok(()),
+            }
+        }
+    };
+    for payload in ["fine", "again", "dead"] {
+        enqueue(&seawall, payload).await;
+    }
+    let worker = || worker(&seawall).result_ttl(Duration::from_secs(60));
+    let run = Run::start(worker(), handler.clone());
+    executed.reach(4).await;
+    enqueue(&seawall, "dies").await;
+    executed.reach(5).await;
+    run.abort().await;
+    let run = Run::start(worker().poison_after(2), handler);
+    wait_until("all to end", PATIENCE, || async {
+        bench.places().await == [1, 0, 0, 0, 1]
+    })
+    .await
+    .unwrap();
+    let report = run.stop().await;
+    assert_eq!((report.claimed, report.succeeded), (1, 1));
+    let refused: redis::Value = bench.ask(&["ACL", "LOG"]).await;
+    let refused = format!("{refused:?}");
+    assert!(!refused.contains(r#""lua""#), "by a script: {refused}");
+}
