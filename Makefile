@@ -86,8 +86,6 @@ lint: cargo ## formatting, clippy, rustdoc, and each feature by itself; a warnin
 	cargo fmt --check
 	cargo clippy $(FLAGS) --all-targets -- -D warnings
 	cargo clippy --locked --no-default-features --all-targets -- -D warnings
-	cargo fmt --check --manifest-path benches/peers/Cargo.toml
-	cargo clippy $(PEERS) --all-targets -- -D warnings
 	@set -e; for feature in $(FEATURES); do \
 		echo "cargo clippy --no-default-features --features $$feature"; \
 		cargo clippy --locked --no-default-features --features $$feature --all-targets -- -D warnings; \
