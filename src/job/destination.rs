@@ -86,7 +86,11 @@ impl Destination {
 
     /// A job for the [workers](crate::worker) of its queue, to be handled like this.
     ///
-    /// It is added once: if the queue has a job of this id, whatever its state, nothing is added.
+    /// It is added once: if the queue has a job of this id that waits, runs or is a dead letter, nothing is added.
+    ///
+    /// It is handed to a worker within one response timeout, 500 ms unless it was
+    /// [set](crate::connect::ConnectOptions::with_response_timeout): a payload of many MiB may be too much for a slow
+    /// network, so put that elsewhere, and its name in here.
     pub fn worker(handling: Handling) -> Self {
         Self(Kind::Worker(Box::new(handling)))
     }

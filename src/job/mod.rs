@@ -133,8 +133,8 @@ impl Job {
 
     /// Has this id, and not one of its own: for jobs that are to be there once, however often they are enqueued.
     ///
-    /// Only a queue of [workers](crate::worker) looks at it: it adds a job only if it has none of the same id,
-    /// whatever its state.
+    /// Only a queue of [workers](crate::worker) looks at it: it adds a job only if it has none of the same id that
+    /// waits, runs or is a dead letter. The receipt is the same either way.
     pub fn with_id(mut self, id: JobId) -> Self {
         self.id = id;
         self

@@ -21,7 +21,8 @@
 //! | an error | the server takes nothing now (OOM, READONLY, ..); nothing was done |
 //!
 //! A group of commands is carried out with nothing in between, but Redis has no rollback: when a command
-//! in its middle is refused, those before it have been carried out, and the reason says so.
+//! in its middle is refused, those before it have been carried out, and the reason says so. If the answer that says so is lost, they
+//! are carried out once more.
 //!
 //! # Default
 //!

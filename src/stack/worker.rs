@@ -23,6 +23,7 @@ impl Arm {
         Line {
             call: BoxCloneSyncService::new(self.call.clone()),
             enqueue: self.enqueue.clone(),
+            spool: self.spool.clone(),
             connection: self.connection.clone(),
             metrics: self.worker.clone(),
         }

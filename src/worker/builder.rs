@@ -23,6 +23,7 @@ use crate::{
     error::InvalidSetting,
     job::{Retries, task::millis},
     retry::RetryBudget,
+    spool::Readiness,
 };
 
 /// Settings of a worker. Made by [`Seawall::worker`](crate::Seawall::worker); see the [module docs](super) for
@@ -229,7 +230,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`WorkerError::Setting`] before anything is fetched. A Redis that is away is no error.
+    /// [`WorkerError`] before anything is fetched: a setting makes no sense, or the [`Seawall`](crate::Seawall) has
+    /// been shut down. A Redis that is away is no error.
     ///
     /// # Cancel safety
     ///
@@ -240,6 +242,10 @@ impl Builder {
         handler: impl IntoHandler<M> + Send,
     ) -> Result<WorkerReport, WorkerError> {
         self.check()?;
+        let is_closed = |line: &Line| line.spool.readiness() == Readiness::Closed;
+        if self.lines.iter().all(is_closed) {
+            return Err(WorkerError::Closed);
+        }
         let runtime = Handle::try_current().map_err(|_| WorkerError::NoRuntime)?;
         let dispatcher = self.dispatcher(handler.into_handler());
         // In a task of its own: whatever polls this future, and how seldom, the lease is renewed.

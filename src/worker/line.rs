@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     metrics::WorkerMetrics,
     sequence::Write,
-    spool::Spooling,
+    spool::{Spool, Spooling},
 };
 
 /// Everything of one deployment that a worker needs.
@@ -20,6 +20,7 @@ pub(crate) struct Line {
     pub(crate) call: BoxCloneSyncService<RedisCall, Reply, Error>,
     /// Where completions go.
     pub(crate) enqueue: Spooling<Write>,
+    pub(crate) spool: Spool<Write>,
     pub(crate) connection: Connection,
     pub(crate) metrics: WorkerMetrics,
 }

@@ -39,6 +39,9 @@ pub enum WorkerError {
     /// A setting makes no sense. Nothing was fetched.
     #[error("cannot run the worker")]
     Setting(#[from] InvalidSetting),
+    /// The [`Seawall`](crate::Seawall) has been shut down: nothing would keep what the worker finishes.
+    #[error("the worker's Seawall has been shut down")]
+    Closed,
     /// The worker was not called inside a tokio runtime, or that was shut down under it.
     #[error("the worker needs a tokio runtime")]
     NoRuntime,

@@ -1,11 +1,8 @@
 //! Workers on a cluster: each queue is in a slot of its own, and its primary may go.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use seawall::{
     Job,
     chaos::{RedisCluster, wait_until},
@@ -40,7 +37,7 @@ async fn the_jobs_of_a_queue_whose_primary_goes_are_done_and_others_go_on() {
         move |job: Delivery| {
             let payload = String::from_utf8(job.payload().to_vec()).unwrap();
             let key = (job.queue().to_owned(), payload);
-            *executions.lock().unwrap().entry(key).or_default() += 1;
+            *executions.lock().entry(key).or_default() += 1;
             async { Ok::<_, Failure>(()) }
         }
     };
@@ -57,7 +54,7 @@ async fn the_jobs_of_a_queue_whose_primary_goes_are_done_and_others_go_on() {
     enqueue(&line, &queues[1..], 50..100).await;
     let others = queues.len() - 1;
     wait_until("the jobs of the others", PLENTY, || async {
-        let done = executions.lock().unwrap();
+        let done = executions.lock();
         let of_others = |queue: &String| *queue != queues[0];
         done.keys().filter(|(queue, _)| of_others(queue)).count() == 100 * others
     })
@@ -66,7 +63,7 @@ async fn the_jobs_of_a_queue_whose_primary_goes_are_done_and_others_go_on() {
     enqueue(&line, &queues[..1], 50..100).await;
     line.drained().await;
     wait_until("all jobs", PLENTY, || async {
-        executions.lock().unwrap().len() == 100 * queues.len()
+        executions.lock().len() == 100 * queues.len()
     })
     .await
     .unwrap();
@@ -78,7 +75,7 @@ async fn the_jobs_of_a_queue_whose_primary_goes_are_done_and_others_go_on() {
         let left = [stat.ready, stat.running, stat.dead];
         assert_eq!(left, [0; 3], "{queue}: {stat:?} {report:?}");
     }
-    for ((queue, number), count) in executions.lock().unwrap().iter() {
+    for ((queue, number), count) in executions.lock().iter() {
         // Where the primary died, a start or an end may have died with it.
         let most = if *queue == queues[0] { 2 } else { 1 };
         assert!(*count <= most, "{queue} {number}: {count} executions");
@@ -100,7 +97,7 @@ async fn a_queue_whose_slot_moves_is_worked_on_wherever_it_is() {
         worker
             .run(move |job: Delivery| {
                 let number = std::str::from_utf8(job.payload()).unwrap().to_owned();
-                seen.lock().unwrap().push(number.parse::<u32>().unwrap());
+                seen.lock().push(number.parse::<u32>().unwrap());
                 async { Ok::<_, Failure>(()) }
             })
             .await
@@ -117,13 +114,13 @@ async fn a_queue_whose_slot_moves_is_worked_on_wherever_it_is() {
     enqueue(&line, &queues, 200..300).await;
     line.drained().await;
     wait_until("all jobs", PLENTY, || async {
-        executions.lock().unwrap().len() >= 300
+        executions.lock().len() >= 300
     })
     .await
     .unwrap();
     stop.send(()).unwrap();
     run.await.unwrap().unwrap();
-    let mut executions = executions.lock().unwrap().clone();
+    let mut executions = executions.lock().clone();
     executions.sort_unstable();
     assert_eq!(executions, (0..300).collect::<Vec<_>>(), "each once");
 }

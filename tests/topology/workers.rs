@@ -1,7 +1,8 @@
 //! A worker works its queue at every target, and ends each job where it came from.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use seawall::{
     Job, Seawall,
     worker::{Delivery, Failure},
@@ -37,7 +38,7 @@ async fn a_job_that_ends_while_its_target_is_out_is_ended_there_and_not_executed
             .run(move |job: Delivery| {
                 let payload = String::from_utf8(job.payload().to_vec()).unwrap();
                 let mut opened = opened.clone();
-                seen.lock().unwrap().push(payload.clone());
+                seen.lock().push(payload.clone());
                 async move {
                     // Those of the first target take until it is out.
                     if payload.starts_with('a') {
@@ -51,17 +52,14 @@ async fn a_job_that_ends_while_its_target_is_out_is_ended_there_and_not_executed
     for number in 0..5 {
         enqueue(&seawall, number).await;
     }
-    until("the first jobs", || executed.lock().unwrap().len() == 5).await;
+    until("the first jobs", || executed.lock().len() == 5).await;
     pair.a.kill().await.unwrap();
     until_active(&seawall, "b").await;
     gate.send_replace(true);
     for number in 0..5 {
         enqueue(&seawall, number).await;
     }
-    until("the jobs of the other", || {
-        executed.lock().unwrap().len() == 10
-    })
-    .await;
+    until("the jobs of the other", || executed.lock().len() == 10).await;
     until("completions on disk", || {
         seawall.target("a").unwrap().spool().stats().records == 5
     })
@@ -69,10 +67,7 @@ async fn a_job_that_ends_while_its_target_is_out_is_ended_there_and_not_executed
     pair.a.restart().await.unwrap();
     until_active(&seawall, "a").await;
     enqueue(&seawall, 5).await;
-    until("a job after the outage", || {
-        executed.lock().unwrap().len() == 11
-    })
-    .await;
+    until("a job after the outage", || executed.lock().len() == 11).await;
     stop.send(()).unwrap();
     let report = run.await.unwrap().unwrap();
     drained(&seawall).await;
@@ -81,7 +76,7 @@ async fn a_job_that_ends_while_its_target_is_out_is_ended_there_and_not_executed
         (left(&seawall, "a").await, left(&seawall, "b").await),
         (0, 0)
     );
-    let mut executed = executed.lock().unwrap().clone();
+    let mut executed = executed.lock().clone();
     executed.sort();
     let mut wanted: Vec<_> = (0..5).map(|number| format!("b {number}")).collect();
     wanted.extend((0..6).map(|number| format!("a {number}")));

@@ -10,7 +10,7 @@ use std::{
 
 use seawall::{
     chaos::wait_until,
-    worker::{Delivery, Failure},
+    worker::{Delivery, Failure, WorkerError},
 };
 
 use crate::support::{Bench, Executed, Gate, PATIENCE, Run, enqueue, numbers, text};
@@ -171,4 +171,20 @@ async fn a_worker_keeps_its_seawall_and_an_idle_one_ends_at_once() {
     executed.reach(2).await;
     bench.emptied().await;
     assert_eq!(run.stop().await.succeeded, 2);
+}
+
+#[tokio::test]
+async fn a_worker_does_not_run_where_nothing_would_keep_what_it_finishes() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    enqueue(&seawall, "waits").await;
+    seawall.shutdown(PATIENCE).await.unwrap();
+    let executed = Executed::default();
+    let seen = executed.clone();
+    let run = seawall.worker("q").run(move |job: Delivery| {
+        seen.note(text(job.payload()));
+        async { Ok::<_, Failure>(()) }
+    });
+    assert!(matches!(run.await, Err(WorkerError::Closed)));
+    assert_eq!(executed.len(), 0);
 }
