@@ -13,4 +13,5 @@ mod outage;
 mod prefetch;
 mod refusals;
 mod shutdown;
+mod span;
 mod support;
