@@ -43,6 +43,11 @@ impl Source {
         }
         match answer {
             Some((turn, answer)) => match answer.and_then(Answer::read) {
+                // The process may have stood still: what was handed out then may be others' by now.
+                Ok(Answer::Round(_)) if now - turn.sent >= self.lease.length() => {
+                    self.doubt(&turn);
+                    Arrival::default()
+                }
                 Ok(Answer::Round(round)) => self.round(&turn, round, now),
                 Ok(Answer::Gone) => self.gone(),
                 Ok(Answer::Late) => {

@@ -132,8 +132,16 @@ fn explain(earlier: &[&Execution], execution: &Execution, deeds: &[Deed]) -> Opt
             its_own && !settled && one.began <= deed.to && deed.from <= execution.began
         })
     };
-    let causes = deeds.iter().filter(allows).map(|deed| deed.cause);
-    causes.min()
+    // It was begun before in Redis, and its worker stood still before its handler began.
+    let overtaken = earlier.iter().any(|one| one.attempt > execution.attempt);
+    let was_late = |deed: &&Deed| {
+        let its_own = deed.worker.as_ref() == Some(&execution.worker);
+        let just_before =
+            deed.from <= execution.began && execution.began <= deed.to + SETTLED_AFTER;
+        overtaken && its_own && just_before
+    };
+    let causes = deeds.iter().filter(|deed| allows(deed) || was_late(deed));
+    causes.map(|deed| deed.cause).min()
 }
 
 /// So long after its end an execution is known to Redis or the disk whatever happens, in microseconds.
