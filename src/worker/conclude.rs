@@ -11,7 +11,7 @@ use super::{
     decision::{DeadReason, Decision, Failed, Rules},
     task_error::FailedAttempt,
 };
-use crate::job::task::{Due, Execution, Handling, Operation, Outcome, Record};
+use crate::job::task::{Due, Execution, Handling, Operation, Outcome, Record, millis_in};
 
 /// What a worker does about the jobs that its handler is done with.
 pub(super) struct Judge {
@@ -100,7 +100,7 @@ impl Judge {
         match self.rules.decide(own, &failed, sample) {
             Decision::Retry(delay) => {
                 let turn = self.pace.turn(now, delay);
-                let due_ms = now_ms.saturating_add(millis(turn.after));
+                let due_ms = now_ms.saturating_add(millis_in(turn.after));
                 retry(execution, &error, Due::At(due_ms), !turn.put_off.is_zero())
             }
             Decision::Again { alone } => {
@@ -114,7 +114,7 @@ impl Judge {
                 } else {
                     Operation::Bury {
                         execution,
-                        expires_ms: now_ms.saturating_add(millis(ttl)),
+                        expires_ms: now_ms.saturating_add(millis_in(ttl)),
                         most: self.dead_letters,
                         failures: error.with_reason(reason).to_stored().into(),
                     }
@@ -172,13 +172,9 @@ fn end(execution: Execution, outcome: Outcome, ttl: Duration, result: Bytes) -> 
     Operation::End {
         execution,
         outcome,
-        ttl_ms: millis(ttl),
+        ttl_ms: millis_in(ttl),
         result,
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    hash::Hash,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -195,17 +196,7 @@ impl Settling {
     /// What has been decided here about these executions, if anything: for those that Redis takes for running, and
     /// nobody here executes. It is said by the worker's present `token`, as Redis takes it for that one's.
     pub(super) fn decided(&self, executions: &[Key], token: &Arc<str>) -> Vec<Option<Operation>> {
-        if executions.is_empty() {
-            return Vec::new();
-        }
-        let all: HashMap<_, _> = self
-            .remembered()
-            .filter_map(|operation| Some((key(operation)?, operation)))
-            .collect();
-        let decided = executions.iter().map(|execution| all.get(execution));
-        decided
-            .map(|decided| decided.map(|decided| said_by(decided, token)))
-            .collect()
+        self.decided_by(executions, |key| key, token)
     }
 
     /// As [`decided`](Self::decided), of executions of which it is not known when their jobs were enqueued.
@@ -214,15 +205,22 @@ impl Settling {
         executions: &[(JobId, u32)],
         token: &Arc<str>,
     ) -> Vec<Option<Operation>> {
+        self.decided_by(executions, |(id, attempt, _)| (id, attempt), token)
+    }
+
+    /// `part` is what is known of their keys.
+    fn decided_by<K: Eq + Hash>(
+        &self,
+        executions: &[K],
+        part: impl Fn(Key) -> K,
+        token: &Arc<str>,
+    ) -> Vec<Option<Operation>> {
         if executions.is_empty() {
             return Vec::new();
         }
         let all: HashMap<_, _> = self
             .remembered()
-            .filter_map(|operation| {
-                let (id, attempt, _) = key(operation)?;
-                Some(((id, attempt), operation))
-            })
+            .filter_map(|operation| Some((part(key(operation)?), operation)))
             .collect();
         let decided = executions.iter().map(|execution| all.get(execution));
         decided

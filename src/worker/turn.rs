@@ -11,7 +11,7 @@ use crate::{
     error::{Error, ErrorKind},
     job::{
         JobId,
-        task::{Keys, Record},
+        task::{Keys, Record, millis_in},
     },
     worker::settle::Key,
 };
@@ -43,7 +43,7 @@ impl Turn<'_> {
         for key in keys {
             cmd.arg(key);
         }
-        let lease = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
+        let lease = millis_in(self.lease);
         cmd.arg(self.token)
             .arg(self.number)
             .arg(lease)

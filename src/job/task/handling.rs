@@ -39,20 +39,20 @@ impl Handling {
 
     /// How long one execution may take, from 1 ms to 30 days.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout_ms = Some(millis(timeout));
+        self.timeout_ms = Some(millis_in(timeout));
         self
     }
 
     /// How long it is known that the job has succeeded, and with which result; zero is not at all. At most a year.
     pub fn with_result_ttl(mut self, ttl: Duration) -> Self {
-        self.result_ttl_ms = Some(millis(ttl));
+        self.result_ttl_ms = Some(millis_in(ttl));
         self
     }
 
     /// How long the job stays among the dead letters once it has failed for good; zero is not at all. At most ten
     /// years.
     pub fn with_failure_ttl(mut self, ttl: Duration) -> Self {
-        self.failure_ttl_ms = Some(millis(ttl));
+        self.failure_ttl_ms = Some(millis_in(ttl));
         self
     }
 
@@ -84,7 +84,7 @@ impl Handling {
                 .map_err(|error| Error::invalid(error.to_string()))?;
         }
         let within = |what: &str, value: Option<u64>, least: u64, most: Duration| match value {
-            Some(ms) if ms < least || ms > millis(most) => Err(Error::invalid(format!(
+            Some(ms) if ms < least || ms > millis_in(most) => Err(Error::invalid(format!(
                 "{what} must be between {least} ms and {} days",
                 most.as_secs() / DAY
             ))),
@@ -117,7 +117,8 @@ const fn days(days: u64) -> Duration {
     Duration::from_secs(days * DAY)
 }
 
-fn millis(time: Duration) -> u64 {
+/// As many as can be told.
+pub(crate) fn millis_in(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -12,6 +12,7 @@ mod retries;
 
 pub use self::{handling::Handling, operation::PROCEDURE, retries::Retries};
 pub(crate) use self::{
+    handling::millis_in,
     keys::Keys,
     operation::{Due, Execution, Operation, Outcome},
     record::{Record, Unreadable, millis},

@@ -89,25 +89,18 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// As the script has it.
-    pub(crate) const fn letter(self) -> u8 {
+    const fn letter(self) -> &'static [u8; 1] {
         match self {
-            Self::Succeeded => b's',
-            Self::Expired => b'x',
-            Self::Discarded => b'd',
-        }
-    }
-
-    fn bytes(self) -> Bytes {
-        Bytes::from_static(match self {
             Self::Succeeded => b"s",
             Self::Expired => b"x",
             Self::Discarded => b"d",
-        })
+        }
     }
 
     pub(crate) fn of_letter(letter: u8) -> Option<Self> {
         let all = [Self::Succeeded, Self::Expired, Self::Discarded];
-        all.into_iter().find(|outcome| outcome.letter() == letter)
+        all.into_iter()
+            .find(|outcome| *outcome.letter() == [letter])
     }
 }
 
@@ -125,14 +118,19 @@ impl Operation {
                 outcome,
                 ttl_ms: 0,
                 ..
-            } => of(queue, b"E", &execution, [outcome.bytes()]),
+            } => of(
+                queue,
+                b"E",
+                &execution,
+                [Bytes::from_static(outcome.letter())],
+            ),
             Self::End {
                 execution,
                 outcome,
                 ttl_ms,
                 result,
             } => {
-                let kept = [outcome.bytes(), number(ttl_ms), result];
+                let kept = [Bytes::from_static(outcome.letter()), number(ttl_ms), result];
                 of(queue, b"E", &execution, kept)
             }
             Self::Retry {

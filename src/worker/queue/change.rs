@@ -1,6 +1,6 @@
 //! What can be done about jobs by hand: requeue, purge, delete.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -9,7 +9,11 @@ use super::{
     page::Place,
     script::{REMOVE, REQUEUE},
 };
-use crate::{error::Error, job::JobId, worker::TaskError};
+use crate::{
+    error::Error,
+    job::{JobId, task::millis},
+    worker::TaskError,
+};
 
 /// Each job is changed in one atomic step, and only if it is still what it was taken for: of two who requeue the same
 /// job, or of one who requeues it and one who purges it, one does.
@@ -164,8 +168,6 @@ fn is_of(job: &JobInfo, error_type: &str) -> bool {
 
 /// What is known of the failures of a dead letter from now on.
 fn requeued(job: &JobInfo, now: SystemTime) -> Bytes {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    let record = TaskError::requeued(job.error().cloned(), now_ms);
+    let record = TaskError::requeued(job.error().cloned(), millis(now));
     record.to_stored().into()
 }

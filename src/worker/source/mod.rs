@@ -29,7 +29,7 @@ use crate::{
     error::Error,
     job::{
         JobId,
-        task::{Execution, Keys},
+        task::{Execution, Keys, millis_in},
     },
     metrics::WorkerQueueMetrics,
 };
@@ -212,7 +212,7 @@ impl Source {
     /// Milliseconds since 1970 by the clock of Redis, or by ours before it has been heard.
     pub(super) fn now_ms(&self, now: Instant) -> u64 {
         match self.clock {
-            Some((at, ms)) => ms + millis(now.saturating_duration_since(at)),
+            Some((at, ms)) => ms + millis_in(now.saturating_duration_since(at)),
             None => crate::job::task::millis(std::time::SystemTime::now()),
         }
     }
@@ -438,10 +438,6 @@ fn next_change(mut status: watch::Receiver<Status>) -> Changes {
         status
     }
     .boxed()
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A turn is answered in milliseconds, if at all.
