@@ -85,9 +85,7 @@ pub(super) async fn exchange(
             Outcome::Refused(refusal)
         }
         Err(_) => {
-            if limit.is_whole {
-                generation.unanswered();
-            }
+            generation.unanswered(limit.is_whole);
             Outcome::Silence
         }
     }

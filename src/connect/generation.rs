@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU32, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
 };
 
 use redis::{RedisError, Value, aio::MultiplexedConnection};
@@ -26,6 +26,8 @@ pub(super) struct Generation {
     next: AtomicUsize,
     timeouts: AtomicU32,
     suspect_after: u32,
+    /// A call has waited in vain since the last probe.
+    fell_silent: AtomicBool,
     suspicion: Arc<Suspicion>,
     cut: CancellationToken,
 }
@@ -50,6 +52,7 @@ impl Generation {
             next: AtomicUsize::new(0),
             timeouts: AtomicU32::new(0),
             suspect_after,
+            fell_silent: AtomicBool::new(false),
             suspicion,
             cut,
         }
@@ -80,11 +83,18 @@ impl Generation {
         }
     }
 
-    /// A call waited the whole response timeout for nothing.
-    pub(super) fn unanswered(&self) {
-        if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= self.suspect_after {
+    /// A call waited for nothing; whether for the whole response timeout.
+    pub(super) fn unanswered(&self, whole: bool) {
+        self.fell_silent.store(true, Ordering::Relaxed);
+        if whole && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= self.suspect_after {
             self.suspect(Trouble::Silent);
         }
+    }
+
+    /// A probe has been answered; whether that is news, since calls before it were not.
+    pub(super) fn speaks_again(&self) -> bool {
+        self.answered();
+        self.fell_silent.swap(false, Ordering::Relaxed)
     }
 
     /// Reads an error for what it says about the connection.

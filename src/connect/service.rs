@@ -67,14 +67,15 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// Starts connecting.
+    /// Starts connecting. `awakenings` counts how often the server answers again that had fallen silent.
     pub(super) fn open(
         options: ConnectOptions,
         dialer: Arc<Dialer>,
         route: Route,
+        awakenings: watch::Sender<u64>,
     ) -> Result<Arc<Self>, ConnectError> {
         let runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
-        let shared = Arc::new(Shared::new(options, dialer, route));
+        let shared = Arc::new(Shared::new(options, dialer, route, awakenings));
         let stop = CancellationToken::new();
         let supervisor = supervisor::run(Arc::clone(&shared));
         runtime.spawn(stop.clone().run_until_cancelled_owned(supervisor));
@@ -101,7 +102,12 @@ impl Connection {
         options.check()?;
         let dialer = Arc::new(Dialer::new(&options)?);
         let way = match Route::of(&options) {
-            Some(route) => Way::Server(Inner::open(options, dialer, route)?),
+            Some(route) => Way::Server(Inner::open(
+                options,
+                dialer,
+                route,
+                watch::Sender::default(),
+            )?),
             None => Way::Cluster(Cluster::open(options, dialer)?),
         };
         Ok(Self { way })
@@ -168,6 +174,15 @@ impl Connection {
         match &self.way {
             Way::Server(server) => server.shared.status(),
             Way::Cluster(cluster) => cluster.status(),
+        }
+    }
+
+    /// How often a server has answered again, on one and the same connection, that had left calls without an
+    /// answer: what [`status`](Self::status) does not show.
+    pub(crate) fn awakenings(&self) -> watch::Receiver<u64> {
+        match &self.way {
+            Way::Server(server) => server.shared.awakenings.subscribe(),
+            Way::Cluster(cluster) => cluster.awakenings(),
         }
     }
 

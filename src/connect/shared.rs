@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub(super) replicas: Replicas,
     pub(super) meters: Meters,
     pub(super) teller: Teller,
+    /// How often a server has answered again that had fallen silent, on one and the same connection.
+    pub(super) awakenings: watch::Sender<u64>,
     /// The server has, or had, replicas.
     has_replicas: AtomicBool,
     way: ArcSwap<Way>,
@@ -50,7 +52,12 @@ enum Way {
 }
 
 impl Shared {
-    pub(super) fn new(options: ConnectOptions, dialer: Arc<Dialer>, route: Route) -> Self {
+    pub(super) fn new(
+        options: ConnectOptions,
+        dialer: Arc<Dialer>,
+        route: Route,
+        awakenings: watch::Sender<u64>,
+    ) -> Self {
         let now = Instant::now();
         let meters = Meters::new(&options.metrics);
         meters.up.set(0);
@@ -61,6 +68,7 @@ impl Shared {
             replicas: Replicas::default(),
             meters,
             teller: replicas::channel().0,
+            awakenings,
             has_replicas: AtomicBool::new(false),
             way: ArcSwap::from_pointee(Way::Shut {
                 trouble: None,

@@ -127,17 +127,21 @@ async fn attend(shared: &Shared, generation: &Generation) -> Trouble {
 async fn probe(shared: &Shared, generation: &Generation) -> Trouble {
     loop {
         sleep(shared.options.probe_interval).await;
+        let mut is_news = false;
         for line in generation.lines() {
             let mut line = line.clone();
             let answer = shared.dialer.verify(&mut line);
             match timeout(shared.options.probe_timeout, answer).await {
-                Ok(Ok(())) => generation.answered(),
+                Ok(Ok(())) => is_news |= generation.speaks_again(),
                 Ok(Err(trouble)) => return trouble,
                 Err(_) => {
                     shared.meters.probes_failed.inc();
                     return Trouble::Probe;
                 }
             }
+        }
+        if is_news {
+            shared.awakenings.send_modify(|count| *count += 1);
         }
     }
 }

@@ -54,7 +54,8 @@ impl Arm {
         connection.check(AT_START).await?;
         let breaker = BreakerLayer::new(plan.breaker).with_metrics(metrics.breaker);
         let handle = breaker.handle();
-        let recovery = Recovery::watch(connection.status(), handle.clone());
+        let recovery =
+            Recovery::watch(connection.status(), connection.awakenings(), handle.clone());
         let is_shared = plan.spool.dir().is_shared();
         let options = plan
             .spool

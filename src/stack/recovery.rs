@@ -16,13 +16,18 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    /// Watches the connection and the breaker.
-    pub(super) fn watch(mut connection: watch::Receiver<Status>, breaker: BreakerHandle) -> Self {
+    /// Watches the connection, with the times it has answered again after silence, and the breaker.
+    pub(super) fn watch(
+        mut connection: watch::Receiver<Status>,
+        mut awakenings: watch::Receiver<u64>,
+        breaker: BreakerHandle,
+    ) -> Self {
         let recoveries = watch::Sender::new(0);
         let mut closings = breaker.recoveries();
         let sender = recoveries.clone();
         let mut states = breaker.subscribe();
         let mut excused = None;
+        let mut trust = Trust::default();
         let task = tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -31,8 +36,22 @@ impl Recovery {
                         Ok(()) => continue,
                         Err(_) => break,
                     },
+                    changed = awakenings.changed() => {
+                        if changed.is_err() {
+                            break;
+                        }
+                        let is_open = breaker.state() == State::Open;
+                        if !is_open || !trust.is_given(Instant::now()) {
+                            continue;
+                        }
+                        breaker.probe_now();
+                    },
                     changed = states.changed() => {
-                        let opened = states.borrow_and_update().state == State::Open;
+                        let state = states.borrow_and_update().state;
+                        let opened = state == State::Open;
+                        if state == State::Closed {
+                            trust = Trust::default();
+                        }
                         let status = *connection.borrow();
                         if changed.is_err() {
                             break;
@@ -77,6 +96,29 @@ fn is_fresh(status: Status, excused: Option<u64>, now: Instant) -> bool {
 /// How long after a connection was made the calls of the one before it may still be counted.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// Whether Redis is worth a call since it has answered a probe again: longer and longer not, if the calls fail all
+/// the same. It may be they that keep it from answering.
+#[derive(Debug, Default)]
+struct Trust {
+    next: Option<(Instant, Duration)>,
+}
+
+impl Trust {
+    fn is_given(&mut self, now: Instant) -> bool {
+        let pause = match self.next {
+            Some((at, _)) if now < at => return false,
+            Some((_, pause)) => (2 * pause).min(LONGEST_PAUSE),
+            None => FIRST_PAUSE,
+        };
+        self.next = Some((now + pause, pause));
+        true
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// As long as the breaker stays open at most, by default.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
 impl Drop for Recovery {
     fn drop(&mut self) {
         self.task.abort();
@@ -106,7 +148,8 @@ mod tests {
     async fn calls_of_the_last_connection_do_not_keep_the_breaker_open_on_the_new_one() {
         let breaker = BreakerLayer::new(BreakerOptions::default()).handle();
         let (connection, watched) = watch::channel(status(1));
-        let _recovery = Recovery::watch(watched, breaker.clone());
+        let (_awakenings, awakenings) = watch::channel(0);
+        let _recovery = Recovery::watch(watched, awakenings, breaker.clone());
         settled().await;
         connection.send_replace(status(2));
         settled().await;
@@ -125,10 +168,34 @@ mod tests {
     async fn a_connection_that_has_worked_for_a_while_is_to_blame_itself() {
         let breaker = BreakerLayer::new(BreakerOptions::default()).handle();
         let (_connection, watched) = watch::channel(status(1));
-        let _recovery = Recovery::watch(watched, breaker.clone());
+        let (_awakenings, awakenings) = watch::channel(0);
+        let _recovery = Recovery::watch(watched, awakenings, breaker.clone());
         tokio::time::sleep(FRESH).await;
         breaker.trip();
         settled().await;
         assert!(breaker.retry_after() > Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_redis_that_answers_again_is_called_again() {
+        let breaker = BreakerLayer::new(BreakerOptions::default()).handle();
+        let (_connection, watched) = watch::channel(status(1));
+        let (awakenings, heard) = watch::channel(0);
+        let _recovery = Recovery::watch(watched, heard, breaker.clone());
+        tokio::time::sleep(FRESH).await;
+        breaker.trip();
+        settled().await;
+        assert!(breaker.retry_after() > Some(Duration::ZERO));
+        awakenings.send_modify(|count| *count += 1);
+        settled().await;
+        assert_eq!(breaker.retry_after(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_redis_that_answers_probes_alone_is_trusted_less_and_less() {
+        let start = Instant::now();
+        let mut trust = Trust::default();
+        let trusted = (0..60).filter(|second| trust.is_given(start + Duration::from_secs(*second)));
+        assert_eq!(trusted.collect::<Vec<_>>(), [0, 1, 3, 7, 15, 30, 45]);
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use seawall::{
-    Job, Seawall,
+    Job, RedisCall, Seawall,
+    breaker::{BreakerOptions, State},
     chaos::{Fault, FaultProxy, wait_until},
     job::Destination,
     sequence::Command,
@@ -124,6 +125,41 @@ async fn a_frozen_redis_holds_no_caller_and_loses_nothing() {
     bench.redis.thaw().unwrap();
     drained(&seawall).await;
     assert_eq!(bench.list("q").await, numbers(0..50));
+}
+
+#[tokio::test]
+async fn a_redis_that_answers_again_is_used_at_once_however_long_the_breaker_meant_to_stay_open() {
+    let bench = Bench::new().await;
+    let millis = Duration::from_millis;
+    let hour = Duration::from_secs(3600);
+    let builder = bench.builder().connection(|options| {
+        // It outlasts the freeze, so that nothing else tells that Redis is back.
+        let options = options.with_probe(millis(50), Duration::from_secs(60));
+        options
+            .with_response_timeout(millis(50))
+            .with_suspect_after(u32::MAX)
+    });
+    let breaker = BreakerOptions::default();
+    let builder = builder.breaker(breaker.with_open_time(hour).with_open_time_cap(hour));
+    let seawall = builder.connect().await.expect("it opens");
+    connected(&seawall).await;
+    let generation = seawall.connection().status().borrow().generation;
+    bench.redis.freeze().await.unwrap();
+    let opened = || async {
+        let call = RedisCall::new("ping", redis::cmd("PING"));
+        seawall.call(call).await.is_err() && seawall.breaker().state() == State::Open
+    };
+    wait_until("an open breaker", PATIENCE, opened)
+        .await
+        .unwrap();
+    let _ = seawall.enqueue(job("q", 0, false)).await.expect("accepted");
+    bench.redis.thaw().unwrap();
+    drained(&seawall).await;
+    assert_eq!(bench.list("q").await, numbers(0..1));
+    assert_eq!(
+        seawall.connection().status().borrow().generation,
+        generation
+    );
 }
 
 #[tokio::test]
@@ -271,7 +307,7 @@ async fn a_call_is_refused_at_once_while_redis_is_away() {
     connected(&seawall).await;
     bench.redis.kill().await.unwrap();
     wait_until("the breaker to open", PATIENCE, || async {
-        let ping = seawall::RedisCall::new("ping", redis::cmd("SET").arg("k").arg("v"));
+        let ping = RedisCall::new("ping", redis::cmd("SET").arg("k").arg("v"));
         seawall
             .call(ping)
             .await
@@ -282,7 +318,7 @@ async fn a_call_is_refused_at_once_while_redis_is_away() {
     bench.redis.restart().await.unwrap();
     // Nobody calls: the background probe finds out, and the next call passes.
     wait_until("a call to pass", PATIENCE, || async {
-        let ping = seawall::RedisCall::new("ping", redis::cmd("PING"));
+        let ping = RedisCall::new("ping", redis::cmd("PING"));
         seawall.call(ping).await.is_ok()
     })
     .await

@@ -76,6 +76,8 @@ struct Shared {
     /// All primaries have been seen with replicas: they are missed from then on.
     has_replicas: AtomicBool,
     status: watch::Sender<Status>,
+    /// Of all nodes.
+    awakenings: watch::Sender<u64>,
     is_whole: watch::Sender<bool>,
     turn: AtomicUsize,
 }
@@ -103,6 +105,10 @@ impl Cluster {
 
     pub(super) fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
+    }
+
+    pub(super) fn awakenings(&self) -> watch::Receiver<u64> {
+        self.shared.awakenings.subscribe()
     }
 
     /// Waits until each slot has a primary that is connected, for `limit` at most. Cancel safe.
@@ -166,6 +172,7 @@ impl Shared {
             teller: replicas::channel().0,
             has_replicas: AtomicBool::new(false),
             status: watch::Sender::new(Status::new(Instant::now())),
+            awakenings: watch::Sender::default(),
             is_whole: watch::Sender::new(false),
             turn: AtomicUsize::new(0),
             options,
@@ -252,7 +259,14 @@ impl Shared {
         let address = endpoint.clone().address(self.tls);
         let mut options = self.node_options.clone();
         options.deployment = Deployment::Standalone(address.clone());
-        Inner::open(options, Arc::clone(&self.dialer), Route::Fixed(address)).ok()
+        let awakenings = self.awakenings.clone();
+        Inner::open(
+            options,
+            Arc::clone(&self.dialer),
+            Route::Fixed(address),
+            awakenings,
+        )
+        .ok()
     }
 }
 
