@@ -79,6 +79,8 @@ pub(super) async fn connect(url: &str, spool: &Path, registry: &Registry) -> Sea
         .connection(|options| {
             options
                 .with_response_timeout(millis(500))
+                // What was frozen is found awake long before a lease is over.
+                .with_probe(millis(100), millis(500))
                 .with_reconnect_delay(millis(5), millis(50))
         })
         .breaker(BreakerOptions::default().with_open_time(millis(50)))
@@ -229,6 +231,12 @@ async fn the_worker() {
     // One that is stopped reads nothing, and is to end with the test as well.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     let orders: Orders = serde_json::from_str(&orders).unwrap();
+    // What is shown of one that does not do as it is told.
+    tracing_subscriber::fmt()
+        .with_env_filter("seawall=debug")
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     orders.carry_out().await;
 }
 
