@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Handling, Job,
-    task::{Operation, Record, millis},
+    task::{self, Record, millis},
 };
 use crate::{
     error::Error,
@@ -171,7 +171,7 @@ impl Destination {
                     headers: job.headers,
                     payload: job.payload,
                 };
-                Operation::Add { id: job.id, record }.into_write(job.queue)
+                task::add(job.queue, job.id, &record)
             }
         })
     }

@@ -1,13 +1,12 @@
--- Applies consecutive records of one lane, each a group of commands or the arguments of a procedure, skipping
--- those applied before. In front of it stands `procedures`: functions by their names.
+-- Applies consecutive records of one lane, each a group of commands or what a procedure makes of it, skipping those
+-- applied before. In front of it stands `procedures`: functions by their names.
 --
 -- KEYS  lane, and the keys of the commands and procedures so far as they are known to lie in its hash slot
 -- ARGV  first number, number the lane must have reached, lifetime in seconds;
 --       how many procedures have records, and for each: its name, how many keys, keys;
 --       then for each record: how many commands (negative: a key of theirs lies in another hash slot), and for
 --       each: how many arguments (negative: an answer of 0 is a refusal), arguments;
---       or for some records at once: 'run', the name of a procedure, how many, and for each: how many arguments,
---       arguments
+--       or for some records at once: 'run', the name of a procedure, how many, and each of them
 --
 -- {'done', skipped}
 -- {'gap', last}
@@ -61,29 +60,25 @@ end
 
 -- Gives the records of one procedure that stand next to each other to it; answers if they end the batch.
 local function run()
-  local name, records, count, done = ARGV[at + 1], {}, 0, 0
-  local behind = number + tonumber(ARGV[at + 2])
-  at = at + 3
-  while number < behind do
-    if number > last then
-      count = count + 1
-      records[count] = at + 1
-    else
-      skipped = skipped + 1
-    end
-    at = at + 1 + tonumber(ARGV[at])
-    number = number + 1
-  end
-  if count == 0 then return end
+  local name, count = ARGV[at + 1], tonumber(ARGV[at + 2])
+  local old = math.max(0, math.min(count, last - number + 1))
+  local from = at + 3 + old
+  at = at + 3 + count
+  number = number + count
+  skipped = skipped + old
+  if old == count then return end
+  local before = number - 1 - count + old
   if not procedures[name] then
-    remember(number - 1 - count)
-    return {'refused', number - 1 - count, 1, 'ERR no procedure of this name is known here', skipped}
+    remember(before)
+    return {'refused', before, 1, 'ERR no procedure of this name is known here', skipped}
   end
-  local fine, failed = pcall(procedures[name], keys_of[name], records, function(through) done = through end)
+  local done = 0
+  local function note(through) done = through - from + 1 end
+  local fine, failed = pcall(procedures[name], keys_of[name], from, at - 1, note)
   if fine then return end
   -- Before Redis 7 it is a text that begins with where it happened.
   failed = type(failed) == 'table' and failed.err or string.gsub(failed, '^@?user_script:%s*%d+:%s*', '')
-  local through = number - 1 - count + done
+  local through = before + done
   if is_other(failed) and through == first + skipped - 1 then return {err = failed} end
   remember(through)
   if is_other(failed) then return {'stopped', through, failed, skipped} end

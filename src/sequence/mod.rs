@@ -7,8 +7,8 @@
 //! batches for the same reason.
 //!
 //! There are two scripts. Records that are one push to one list go the fast way, as one LPUSH or RPUSH
-//! of all values. Anything else goes the general way: each record is a group of commands, or the arguments of a
-//! [`Procedure`].
+//! of all values. Anything else goes the general way: each record is a group of commands, or what a
+//! [`Procedure`] makes of it.
 //!
 //! What the script answers, and what it means:
 //!

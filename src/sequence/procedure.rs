@@ -15,8 +15,9 @@ use super::script::GROUP_SOURCE;
 /// The script is the body of a function. It is given
 ///
 /// - `keys`, the names that the function `keys` makes of the queue's name, in that order;
-/// - `records`, a list: where in `ARGV` the arguments of each record begin, the oldest first;
-/// - `done`, a function: `done(n)` notes that the first `n` of them are applied.
+/// - `first` and `last`: from where to where in `ARGV` the records are, the oldest first, each as the bytes that
+///   [`Write::procedure`](super::Write::procedure) was given;
+/// - `done`, a function: `done(at)` notes that those up to this place are applied.
 ///
 /// It ends by itself when all are applied, or with an error: that of the record after those it has noted. As
 /// with a group, Redis has no rollback.
@@ -74,7 +75,7 @@ impl Procedures {
         } in &all
         {
             source +=
-                &format!("procedures['{name}'] = function(keys, records, done)\n{body}\nend\n");
+                &format!("procedures['{name}'] = function(keys, first, last, done)\n{body}\nend\n");
         }
         source += GROUP_SOURCE;
         Self(Arc::new(Known {

@@ -236,14 +236,11 @@ fn group(batch: &Batch<Write>, lane: &str, procedures: &Procedures) -> ScriptCal
                     }
                 }
             }
-            Some(Effect::Procedure { name, arguments }) => {
+            Some(Effect::Procedure { name, argument }) => {
                 if let Some((_, count)) = runs.next_if(|(first, _)| *first == at) {
                     cmd.arg("run").arg(&**name).arg(count);
                 }
-                cmd.arg(arguments.len());
-                for argument in arguments {
-                    cmd.arg(&argument[..]);
-                }
+                cmd.arg(&argument[..]);
             }
         }
     }

@@ -33,7 +33,7 @@ pub(super) enum Effect {
     Group(Vec<Command>),
     Procedure {
         name: Cow<'static, str>,
-        arguments: Vec<Bytes>,
+        argument: Bytes,
     },
 }
 
@@ -142,20 +142,20 @@ impl Write {
         }
     }
 
-    /// Has `procedure` apply `arguments`.
+    /// Has `procedure` apply `argument`: bytes that mean something to it.
     ///
     /// The line must [know](super::SequenceLayer::with_procedure) it; one that does not parks the record.
     pub fn procedure(
         queue: impl Into<Arc<str>>,
         procedure: &Procedure,
-        arguments: Vec<Bytes>,
+        argument: impl Into<Bytes>,
     ) -> Self {
         Self {
             queue: queue.into(),
             expires_at_ms: None,
             effect: Effect::Procedure {
                 name: Cow::Borrowed(procedure.name()),
-                arguments,
+                argument: argument.into(),
             },
         }
     }
@@ -181,7 +181,7 @@ impl Write {
                 value,
             },
             Effect::Group(commands) => Action::Group(commands),
-            Effect::Procedure { name, arguments } => Action::Procedure { name, arguments },
+            Effect::Procedure { name, argument } => Action::Procedure { name, argument },
         }
     }
 }
@@ -208,7 +208,7 @@ pub enum Action<'a> {
         /// Its name.
         name: &'a str,
         /// What it is given.
-        arguments: &'a [Bytes],
+        argument: &'a Bytes,
     },
 }
 
@@ -264,11 +264,7 @@ impl Spoolable for Write {
                     .iter()
                     .fold(size + 8, |size, argument| size + 4 + argument.len())
             }),
-            Effect::Procedure { name, arguments } => arguments
-                .iter()
-                .fold(HEADER + 8 + name.len(), |size, argument| {
-                    size + 4 + argument.len()
-                }),
+            Effect::Procedure { name, argument } => HEADER + 4 + name.len() + argument.len(),
         }
     }
 
@@ -316,12 +312,9 @@ impl Spoolable for Write {
                     }
                 }
             }
-            Effect::Procedure { name, arguments } => {
+            Effect::Procedure { name, argument } => {
                 put(into, name.as_bytes());
-                into.extend((arguments.len() as u32).to_le_bytes());
-                for argument in arguments {
-                    put(into, argument);
-                }
+                into.extend_from_slice(argument);
             }
         }
     }
@@ -338,7 +331,10 @@ impl Spoolable for Write {
         let effect = if kind == GROUP {
             Effect::Group(decode_group(&mut bytes)?)
         } else if kind == PROCEDURE {
-            decode_procedure(&mut bytes)?
+            Effect::Procedure {
+                name: Cow::Owned(take_text(&mut bytes)?),
+                argument: bytes,
+            }
         } else {
             let side = match kind & !WITH_KEY {
                 FRONT => Side::Front,
@@ -379,14 +375,6 @@ fn decode_group(bytes: &mut Bytes) -> Result<Vec<Command>, Undecodable> {
         });
     }
     nothing_is_left(bytes).map(|()| commands)
-}
-
-fn decode_procedure(bytes: &mut Bytes) -> Result<Effect, Undecodable> {
-    let effect = Effect::Procedure {
-        name: Cow::Owned(take_text(bytes)?),
-        arguments: take_arguments(bytes)?,
-    };
-    nothing_is_left(bytes).map(|()| effect)
 }
 
 fn take_arguments(bytes: &mut Bytes) -> Result<Vec<Bytes>, Undecodable> {
@@ -458,16 +446,14 @@ mod tests {
         );
         let group = proptest::collection::vec(command, 0..5)
             .prop_map(|commands| Write::group("q", commands));
-        let procedure = ("[a-z]{0,9}", proptest::collection::vec(bytes(), 0..5)).prop_map(
-            |(name, arguments)| Write {
-                queue: "q".into(),
-                expires_at_ms: None,
-                effect: Effect::Procedure {
-                    name: name.into(),
-                    arguments,
-                },
+        let procedure = ("[a-z]{0,9}", bytes()).prop_map(|(name, argument)| Write {
+            queue: "q".into(),
+            expires_at_ms: None,
+            effect: Effect::Procedure {
+                name: name.into(),
+                argument,
             },
-        );
+        });
         (
             prop_oneof![push, group, procedure],
             proptest::option::of(1u64..1 << 45),

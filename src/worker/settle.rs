@@ -16,10 +16,7 @@ use tower::Service;
 use super::wait;
 use crate::{
     error::{Error, ErrorKind},
-    job::{
-        JobId,
-        task::{Execution, Operation},
-    },
+    job::{JobId, task::Operation},
     metrics::WorkerQueueMetrics,
     sequence::Write,
     spool::{Place, Receipt, Spooling, future::ResponseFuture},
@@ -88,7 +85,7 @@ impl Settling {
     }
 
     fn wait_for(&mut self, operation: Operation, again: bool) {
-        let write = operation.clone().into_write(self.queue.clone());
+        let write = operation.to_write(self.queue.clone());
         self.waiting.push_back(Waiting {
             receipt: self.spool.call(write),
             operation,
@@ -224,7 +221,7 @@ impl Settling {
             .collect();
         let decided = executions.iter().map(|execution| all.get(execution));
         decided
-            .map(|decided| decided.map(|decided| said_by(decided, token)))
+            .map(|decided| Some((*decided?).clone().said_by(token.clone())))
             .collect()
     }
 
@@ -247,7 +244,7 @@ fn shortened(mut operation: Operation, error: &Error) -> Operation {
             let counts = failures.iter().position(|byte| *byte == b'\n');
             failures.truncate(counts.unwrap_or(0));
         }
-        Operation::Add { .. } | Operation::GiveBack { .. } => {}
+        Operation::GiveBack { .. } => {}
     }
     operation
 }
@@ -257,29 +254,9 @@ pub(super) type Key = (JobId, u32, u64);
 
 /// The execution that has been decided about; none if it was given back, since it may have begun anew here.
 fn key(operation: &Operation) -> Option<Key> {
-    let execution = match operation {
-        Operation::Add { .. } | Operation::GiveBack { .. } => return None,
-        Operation::End { execution, .. }
-        | Operation::Retry { execution, .. }
-        | Operation::Bury { execution, .. } => execution,
-    };
+    if let Operation::GiveBack { .. } = operation {
+        return None;
+    }
+    let execution = operation.execution();
     Some((execution.id, execution.attempt, execution.enqueued_ms))
-}
-
-fn said_by(operation: &Operation, token: &Arc<str>) -> Operation {
-    let mut operation = operation.clone();
-    if let Some(execution) = execution(&mut operation) {
-        execution.token = token.clone();
-    }
-    operation
-}
-
-fn execution(operation: &mut Operation) -> Option<&mut Execution> {
-    match operation {
-        Operation::Add { .. } => None,
-        Operation::End { execution, .. }
-        | Operation::Retry { execution, .. }
-        | Operation::Bury { execution, .. }
-        | Operation::GiveBack { execution } => Some(execution),
-    }
 }

@@ -17,8 +17,8 @@
 -- {'gone', now}  the worker was taken for dead, and is to take a new token
 -- {'late', now}
 -- {'ok', now, next due or -1, cursor, {ready, later, running, dead, alone}, jobs, claimed, lost, own}
---   jobs and claimed: id, attempt, record, failures ('' if there are none) and the worker before ('' if none) of each;
---   for the one that is to be alone, 'alone' in its place; in a resync the record is '' if there is no room for it
+--   jobs and claimed, one text for each: id, attempt and the lengths of the next two, the worker before ('' if none; for
+--   the one that is to be alone 'alone'), failures, record; in a resync the record is '' if there is no room for it
 --   cursor: where the look is to go on; 0 at its end, and 'clean' if there was no need to look
 --   lost: ids of executions that are no longer the worker's
 --   own: what the look for dead workers' jobs has found to be the worker's, id and attempt of each
@@ -132,10 +132,18 @@ end
 local taken, claimed, lost, own = {}, {}, {}, {}
 local bytes, count = 0, 0
 local sizes = {[taken] = 0, [claimed] = 0} -- to find out a list's length takes a search
+local handed, hands = {}, 0
 local function add(list, id, attempt, record, noted, by)
-  local at = sizes[list]
-  list[at + 1], list[at + 2], list[at + 3], list[at + 4], list[at + 5] = id, attempt, record, noted or '', by or ''
-  sizes[list] = at + 5
+  local size = sizes[list] + 1
+  if attempt == 1 and not noted and not by then
+    list[size] = id .. '1 0 0\n' .. record
+  else
+    noted, by = noted or '', by or ''
+    list[size] = id .. text(attempt) .. ' ' .. #by .. ' ' .. #noted .. '\n' .. by .. noted .. record
+  end
+  sizes[list] = size
+  hands = hands + 1
+  handed[hands] = id
   bytes = bytes + #record
 end
 
@@ -224,7 +232,7 @@ if looks then
   until cursor == '0' or #orphans >= most or steps >= 10
   local mine, all = {}, true
   for _, id in ipairs(orphans) do
-    if sizes[claimed] >= 5 * most or bytes >= MOST_BYTES then
+    if sizes[claimed] >= most or bytes >= MOST_BYTES then
       -- The next look begins anew, and finds the others.
       cursor, all = '0', false
       break
@@ -287,15 +295,8 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   if chunk * bytes <= count * MOST_BYTES then chunk = math.min(4 * chunk, CHUNK) end
 end
 
-if ARGV[9] ~= '1' and sizes[taken] + sizes[claimed] > 0 then
-  local ids, count = {}, 0
-  for _, list in ipairs({taken, claimed}) do
-    for at = 1, sizes[list], 5 do
-      count = count + 1
-      ids[count] = list[at]
-    end
-  end
-  redis.call('HSET', turns, token, ARGV[2] .. ' ' .. table.concat(ids))
+if ARGV[9] ~= '1' and hands > 0 then
+  redis.call('HSET', turns, token, ARGV[2] .. ' ' .. table.concat(handed))
 end
 
 local alone = redis.call('ZCOUNT', later, '-inf', '(0')

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use redis::{Cmd, Script, Value};
 
 use crate::{
@@ -210,7 +210,7 @@ fn answer(value: Value) -> Option<Answer> {
     let mut parts = list(parts.next()?)?.into_iter();
     let mut own = Vec::with_capacity(parts.len() / 2);
     while let Some(first) = parts.next() {
-        own.push((id(first)?, attempt(&parts.next()?)?));
+        own.push((id(first)?, attempt(number(&parts.next()?)?)));
     }
     Some(Answer::Round(Round {
         now_ms,
@@ -231,19 +231,33 @@ fn answer(value: Value) -> Option<Answer> {
 }
 
 fn taken(value: Value) -> Option<Vec<Taken>> {
-    let parts = list(value)?;
-    let mut taken = Vec::with_capacity(parts.len() / 5);
-    let mut parts = parts.into_iter();
-    while let Some(first) = parts.next() {
-        taken.push(Taken {
-            id: id(first)?,
-            attempt: attempt(&parts.next()?)?,
-            record: bytes(parts.next()?)?,
-            failures: bytes(parts.next()?)?,
-            before: bytes(parts.next()?)?,
-        });
-    }
-    Some(taken)
+    list(value)?
+        .into_iter()
+        .map(|value| unpack(bytes(value)?))
+        .collect()
+}
+
+fn unpack(mut bytes: Bytes) -> Option<Taken> {
+    let id = JobId::from_bytes(*bytes.first_chunk()?);
+    bytes.advance(16);
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let counts = bytes.split_to(end);
+    bytes.advance(1);
+    let mut counts = std::str::from_utf8(&counts).ok()?.split(' ');
+    let mut count = || counts.next()?.parse::<u64>().ok();
+    let attempt = attempt(count()?);
+    let mut part = || {
+        let length = usize::try_from(count()?).ok()?;
+        (length <= bytes.len()).then(|| bytes.split_to(length))
+    };
+    let (before, failures) = (part()?, part()?);
+    Some(Taken {
+        id,
+        attempt,
+        record: bytes,
+        failures,
+        before,
+    })
 }
 
 fn id(value: Value) -> Option<JobId> {
@@ -251,9 +265,9 @@ fn id(value: Value) -> Option<JobId> {
     Some(JobId::from_bytes(bytes))
 }
 
-fn attempt(value: &Value) -> Option<u32> {
-    // Counts are read as far as they go: see `TaskError`.
-    number(value).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+/// Counts are read as far as they go: see `TaskError`.
+fn attempt(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn list(value: Value) -> Option<Vec<Value>> {
@@ -288,18 +302,15 @@ mod tests {
 
     fn round() -> Vec<Value> {
         let depths = [1, 2, 3, 4, 5].map(Value::Int);
-        let job = |attempt| {
-            let id = Value::BulkString(vec![7; 16]);
-            vec![id, Value::Int(attempt), text("record"), text(""), text("")]
-        };
+        let job = |rest: &[u8]| vec![Value::BulkString([&[7; 16], rest].concat())];
         vec![
             text("ok"),
             Value::Int(1_000),
             Value::Int(-1),
             text("0"),
             Value::Array(depths.into()),
-            Value::Array(job(1)),
-            Value::Array(job(2)),
+            Value::Array(job(b"1 0 0\nrecord")),
+            Value::Array(job(b"2 3 5\nher1 1\n\nrecord")),
             Value::Array(vec![Value::BulkString(vec![9; 16])]),
             Value::Array(vec![Value::BulkString(vec![8; 16]), Value::Int(3)]),
         ]
@@ -313,7 +324,17 @@ mod tests {
         };
         assert_eq!((round.now_ms, round.next_due_ms), (1_000, None));
         assert_eq!((round.depths.dead, round.depths.alone), (4, 5));
-        assert_eq!((round.jobs[0].attempt, round.claimed[0].attempt), (1, 2));
+        let [taken, claimed] = [&round.jobs[0], &round.claimed[0]];
+        assert_eq!((taken.attempt, claimed.attempt), (1, 2));
+        assert_eq!((&*taken.before(), &*claimed.before()), ("", "her"));
+        assert_eq!(
+            (&taken.failures[..], &claimed.failures[..]),
+            (&b""[..], &b"1 1\n\n"[..])
+        );
+        assert_eq!(
+            (&taken.record[..], &claimed.record[..]),
+            (&b"record"[..], &b"record"[..])
+        );
         assert_eq!(round.lost, [JobId::from_bytes([9; 16])]);
         assert_eq!(round.own, [(JobId::from_bytes([8; 16]), 3)]);
     }
@@ -331,5 +352,8 @@ mod tests {
             assert!(Answer::read(Reply::new(Value::Array(cut))).is_err(), "{at}");
         }
         assert!(Answer::read(Reply::new(Value::Nil)).is_err());
+        for job in ["short", "1234567890123456", "12345678901234561 0 9\nrecord"] {
+            assert!(unpack(job.into()).is_none(), "{job}");
+        }
     }
 }

@@ -5,6 +5,8 @@
     reason = "a test that unwraps an error fails, as it should"
 )]
 
+#[path = "../shared/packed.rs"]
+mod packed;
 #[path = "../shared/seeds.rs"]
 mod seeds;
 

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use redis::FromRedisValue;
 use seawall::{
     Seawall,
@@ -12,6 +11,8 @@ use seawall::{
     sequence::Write,
 };
 use tempfile::TempDir;
+
+use crate::packed::{number, of_execution};
 
 pub(crate) struct Queue {
     pub(crate) redis: RedisServer,
@@ -23,25 +24,30 @@ pub(crate) fn id(number: u8) -> JobId {
     JobId::from_bytes([number; 16])
 }
 
-/// One operation, as the script has it. One of an execution is of a job with the record `job`, a blank and the id.
+/// One operation, as the script has it. One of an execution is of a job with the record `job`, a blank and the id;
+/// `more` is its attempt, the worker and what [`of_execution`] tells. That of a new job is its record, and when it is
+/// due.
 pub(crate) fn operation(kind: &str, id: u8, more: &[&str]) -> Write {
-    let mut arguments = vec![
-        Bytes::from(kind.to_owned()),
-        Bytes::copy_from_slice(self::id(id).as_bytes()),
-    ];
-    let mut more = more;
-    if let ("E" | "R" | "D" | "G", [attempt, token, rest @ ..]) = (kind, more) {
-        arguments.push(Bytes::from(format!("{attempt} {token}")));
-        arguments.push(Bytes::from(format!("ob {id}")));
-        more = rest;
-    }
-    // What is not kept needs no time, and no result.
-    if let ("E", [outcome, "0", ..]) = (kind, more) {
-        arguments.push(Bytes::from((*outcome).to_owned()));
-        more = &[];
-    }
-    arguments.extend(more.iter().map(|part| Bytes::from((*part).to_owned())));
-    Write::procedure("q", &PROCEDURE, arguments)
+    let job = self::id(id);
+    let packed = match (kind, more) {
+        ("A", [record, due]) => {
+            let (due, record) = (number(due.as_bytes()), format!("{record:<9}"));
+            [b"A", &job.as_bytes()[..], &due, record.as_bytes()].concat()
+        }
+        ("E" | "R" | "D" | "G", [attempt, token, parts @ ..]) => {
+            let parts: Vec<_> = parts.iter().map(|part| part.as_bytes()).collect();
+            let (born, run) = (format!("ob {id:<5}"), format!("{attempt} {token}"));
+            of_execution(
+                kind.as_bytes()[0],
+                job.as_bytes(),
+                born.as_bytes(),
+                &run,
+                &parts,
+            )
+        }
+        _ => [kind.as_bytes(), job.as_bytes()].concat(),
+    };
+    Write::procedure("q", &PROCEDURE, packed)
 }
 
 /// What a queue holds, by the first byte of the jobs' ids.
@@ -96,7 +102,11 @@ impl Queue {
             .tell(redis::cmd("LRANGE").arg(key("ready")).arg(0).arg(-1))
             .await;
         Contents {
-            jobs: texts("jobs").await,
+            jobs: texts("jobs")
+                .await
+                .into_iter()
+                .map(|(id, record)| (id, record.trim_end().to_owned()))
+                .collect(),
             ready: ready.into_iter().map(|id| id[0]).collect(),
             later: scores("later").await,
             running: texts("running").await,

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use seawall::{
     Job,
@@ -19,7 +18,10 @@ use seawall::{
 };
 use tokio::sync::{Semaphore, oneshot};
 
-use super::support::{PLENTY, Scene, TOKEN, failures, in_an_hour};
+use super::{
+    packed::of_execution,
+    support::{PLENTY, Scene, TOKEN, failures, in_an_hour},
+};
 
 async fn becomes(scene: &Scene, id: JobId, state: JobState) {
     let is = || async { scene.state(id).await == Some(state) };
@@ -83,23 +85,19 @@ async fn what_an_execution_of_before_says_late_changes_nothing_of_a_requeued_job
     let scene = Scene::new().await;
     let id = scene.dead("timeout").await;
     assert!(scene.queue().requeue(id).await.unwrap());
-    let raw = Bytes::copy_from_slice(id.as_bytes());
     let record: Vec<u8> = scene.ask("HGET jobs", &[id.as_bytes()]).await;
-    let late = |kind: &'static str, attempt: &'static str, rest: Vec<Bytes>| {
-        let head = [
-            kind.into(),
-            raw.clone(),
-            format!("{attempt} {TOKEN}").into(),
-            Bytes::copy_from_slice(&record[1..9]),
-        ];
-        Write::procedure("emails", &PROCEDURE, head.into_iter().chain(rest).collect())
+    let (noted, hour) = (failures(4, "late"), in_an_hour());
+    let (noted, hour) = (&noted[..], hour.as_bytes());
+    let late = |kind: u8, attempt: u32, parts: &[&[u8]]| {
+        let run = format!("{attempt} {TOKEN}");
+        let packed = of_execution(kind, id.as_bytes(), &record[1..9], &run, parts);
+        Write::procedure("emails", &PROCEDURE, packed)
     };
-    let noted = || Bytes::from(failures(4, "late"));
     let writes = [
-        late("R", "4", vec![in_an_hour().into(), noted()]),
-        late("D", "4", vec![in_an_hour().into(), "100".into(), noted()]),
-        late("R", "1", vec![in_an_hour().into(), noted()]),
-        late("E", "4", vec!["s".into(), "1000".into(), "".into()]),
+        late(b'R', 4, &[hour, noted]),
+        late(b'D', 4, &[hour, b"100", noted]),
+        late(b'R', 1, &[hour, noted]),
+        late(b'E', 4, &[b"s", b"1000", b""]),
     ];
     for write in writes {
         let _ = scene.app.enqueue(write).await.unwrap();

@@ -10,6 +10,8 @@ mod dead;
 mod life;
 mod lists;
 mod names;
+#[path = "../shared/packed.rs"]
+mod packed;
 mod states;
 #[path = "../shared/queues.rs"]
 mod support;

@@ -270,12 +270,9 @@ impl Content {
                     .map(|command| Part::Command(command.arguments().iter().map(part).collect()));
                 content.payload = payload.then(|| parts.collect());
             }
-            Action::Procedure {
-                name, arguments, ..
-            } => {
+            Action::Procedure { name, argument, .. } => {
                 content.commands = vec![name.to_owned()];
-                content.payload =
-                    payload.then(|| arguments.iter().map(|part| Part::of(part)).collect());
+                content.payload = payload.then(|| vec![Part::of(argument)]);
             }
             _ => {}
         }

@@ -14,6 +14,6 @@ pub use self::{handling::Handling, operation::PROCEDURE, retries::Retries};
 pub(crate) use self::{
     handling::millis_in,
     keys::Keys,
-    operation::{Due, Execution, Operation, Outcome},
+    operation::{Due, Execution, Operation, Outcome, add},
     record::{Record, Unreadable, millis},
 };

@@ -1,8 +1,8 @@
 //! What producers and finished executions write to a queue: [`Operation`].
 
-use std::sync::Arc;
+use std::{io::Write as _, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
 use super::{Keys, Record};
 use crate::{
@@ -14,14 +14,22 @@ use crate::{
 /// by hand is told with [`SequenceLayer::with_procedure`](crate::sequence::SequenceLayer::with_procedure).
 pub static PROCEDURE: Procedure = Procedure::new("queue", include_str!("queue.lua"), Keys::written);
 
-/// A change of a queue, as one record of a lane.
+/// A new job, unless the queue has this id already, as one record of a lane.
+pub(crate) fn add(queue: Arc<str>, id: JobId, record: &Record) -> Write {
+    let mut packed = Vec::with_capacity(HEAD + record.size());
+    packed.put_u8(b'A');
+    packed.put_slice(id.as_bytes());
+    packed.put_u64_le(record.due_ms);
+    record.encode(&mut packed);
+    Write::procedure(queue, &PROCEDURE, packed)
+}
+
+/// What an execution leads to, as one record of a lane.
 ///
 /// An execution is told by its job, the number of its attempt and the `token` of its worker. What arrives late,
 /// after the job has been taken away, changes nothing: see `queue.lua`.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    /// A new job, unless the queue has this id already.
-    Add { id: JobId, record: Record },
     /// It is finished, and nothing is left of it but how it ended, for `ttl_ms`; 0 is nothing at all.
     End {
         execution: Execution,
@@ -58,11 +66,11 @@ pub(crate) enum Due {
 
 impl Due {
     /// As the script has it.
-    fn bytes(self) -> Bytes {
+    fn number(self) -> u64 {
         match self {
-            Self::Now => number(0),
-            Self::At(ms) => number(ms),
-            Self::Alone => Bytes::from_static(b"-1"),
+            Self::Now => 0,
+            Self::At(ms) => ms,
+            Self::Alone => u64::MAX,
         }
     }
 }
@@ -89,106 +97,169 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// As the script has it.
-    const fn letter(self) -> &'static [u8; 1] {
+    const fn letter(self) -> u8 {
         match self {
-            Self::Succeeded => b"s",
-            Self::Expired => b"x",
-            Self::Discarded => b"d",
+            Self::Succeeded => b's',
+            Self::Expired => b'x',
+            Self::Discarded => b'd',
         }
     }
 
     pub(crate) fn of_letter(letter: u8) -> Option<Self> {
         let all = [Self::Succeeded, Self::Expired, Self::Discarded];
-        all.into_iter()
-            .find(|outcome| *outcome.letter() == [letter])
+        all.into_iter().find(|outcome| outcome.letter() == letter)
     }
 }
 
 impl Operation {
-    pub(crate) fn into_write(self, queue: Arc<str>) -> Write {
+    pub(crate) fn to_write(&self, queue: Arc<str>) -> Write {
+        Write::procedure(queue, &PROCEDURE, self.packed())
+    }
+
+    pub(crate) fn execution(&self) -> &Execution {
         match self {
-            Self::Add { id, record } => {
-                let kind = Bytes::from_static(b"A");
-                let id = Bytes::copy_from_slice(id.as_bytes());
-                let arguments = vec![kind, id, record.encode(), number(record.due_ms)];
-                Write::procedure(queue, &PROCEDURE, arguments)
-            }
-            Self::End {
-                execution,
-                outcome,
-                ttl_ms: 0,
-                ..
-            } => of(
-                queue,
-                b"E",
-                &execution,
-                [Bytes::from_static(outcome.letter())],
-            ),
+            Self::End { execution, .. }
+            | Self::Retry { execution, .. }
+            | Self::Bury { execution, .. }
+            | Self::GiveBack { execution } => execution,
+        }
+    }
+
+    /// The same, as the worker says it that is now called so.
+    pub(crate) fn said_by(mut self, token: Arc<str>) -> Self {
+        let (Self::End { execution, .. }
+        | Self::Retry { execution, .. }
+        | Self::Bury { execution, .. }
+        | Self::GiveBack { execution }) = &mut self;
+        execution.token = token;
+        self
+    }
+
+    /// As `queue.lua` has it.
+    fn packed(&self) -> Vec<u8> {
+        match self {
             Self::End {
                 execution,
                 outcome,
                 ttl_ms,
                 result,
             } => {
-                let kept = [Bytes::from_static(outcome.letter()), number(ttl_ms), result];
-                of(queue, b"E", &execution, kept)
+                let result = if *ttl_ms > 0 { &result[..] } else { &[] };
+                let mut into = execution.head(b'E', 9 + result.len());
+                into.put_u8(outcome.letter());
+                into.put_u64_le(*ttl_ms);
+                execution.put_run(&mut into);
+                into.put_slice(result);
+                into
             }
             Self::Retry {
                 execution,
                 due,
                 failures,
-            } => of(queue, b"R", &execution, [due.bytes(), failures]),
+            } => {
+                let mut into = execution.head(b'R', 8 + failures.len());
+                into.put_u64_le(due.number());
+                execution.put_run(&mut into);
+                into.put_slice(failures);
+                into
+            }
             Self::Bury {
                 execution,
                 expires_ms,
                 most,
                 failures,
             } => {
-                let more = [number(expires_ms), number(most), failures];
-                of(queue, b"D", &execution, more)
+                let mut into = execution.head(b'D', 16 + failures.len());
+                into.put_u64_le(*expires_ms);
+                into.put_u64_le(*most);
+                execution.put_run(&mut into);
+                into.put_slice(failures);
+                into
             }
-            Self::GiveBack { execution } => of(queue, b"G", &execution, []),
+            Self::GiveBack { execution } => {
+                let mut into = execution.head(b'G', 0);
+                execution.put_run(&mut into);
+                into
+            }
         }
     }
 }
 
-/// What all operations of executions begin with, and `more`.
-fn of<const N: usize>(
-    queue: Arc<str>,
-    kind: &'static [u8; 1],
-    execution: &Execution,
-    more: [Bytes; N],
-) -> Write {
-    let Execution {
-        id,
-        attempt,
-        token,
-        enqueued_ms,
-    } = execution;
-    // One allocation for all three.
-    let mut parts = Vec::with_capacity(24 + 11 + token.len());
-    parts.extend(id.as_bytes());
-    // As the record has it.
-    parts.extend(enqueued_ms.to_le_bytes());
-    parts.extend(attempt.to_string().as_bytes());
-    parts.push(b' ');
-    parts.extend(token.as_bytes());
-    let parts = Bytes::from(parts);
-    let mut arguments = Vec::with_capacity(4 + N);
-    arguments.extend([
-        Bytes::from_static(kind),
-        parts.slice(..16),
-        parts.slice(24..),
-        parts.slice(16..24),
-    ]);
-    arguments.extend(more);
-    Write::procedure(queue, &PROCEDURE, arguments)
+impl Execution {
+    /// What all operations begin with, with room for the run and for so much more.
+    fn head(&self, kind: u8, more: usize) -> Vec<u8> {
+        let mut into = Vec::with_capacity(HEAD + LONGEST_ATTEMPT + 2 + self.token.len() + more);
+        into.put_u8(kind);
+        into.put_slice(self.id.as_bytes());
+        into.put_u64_le(self.enqueued_ms);
+        into
+    }
+
+    fn put_run(&self, into: &mut Vec<u8>) {
+        let at = into.len();
+        into.put_u8(0);
+        write!(into, "{} {}", self.attempt, self.token).expect("memory takes all that is written");
+        let length = into.len() - at - 1;
+        into[at] = u8::try_from(length).expect("a worker's token has 64 digits");
+    }
 }
 
-fn number(number: u64) -> Bytes {
-    match number {
-        0 => Bytes::from_static(b"0"),
-        1 => Bytes::from_static(b"1"),
-        number => number.to_string().into(),
+/// The letter, the id, and a number.
+const HEAD: usize = 1 + 16 + 8;
+/// In digits.
+const LONGEST_ATTEMPT: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_packed_as_the_script_reads_it() {
+        let execution = Execution {
+            id: JobId::from_bytes([7; 16]),
+            attempt: 3,
+            token: "me".into(),
+            enqueued_ms: 1,
+        };
+        let born = [&[7; 16][..], &[1, 0, 0, 0, 0, 0, 0, 0]].concat();
+        let number = u64::to_le_bytes;
+        let end = |ttl_ms| Operation::End {
+            execution: execution.clone(),
+            outcome: Outcome::Succeeded,
+            ttl_ms,
+            result: "42".into(),
+        };
+        let retry = |due| Operation::Retry {
+            execution: execution.clone(),
+            due,
+            failures: "3 1".into(),
+        };
+        let bury = Operation::Bury {
+            execution: execution.clone(),
+            expires_ms: 9,
+            most: 5,
+            failures: "3 1".into(),
+        };
+        let cases = [
+            (end(8), [&b"Es"[..], &number(8), b"\x043 me42"]),
+            (end(0), [b"Es", &number(0), b"\x043 me"]),
+            (retry(Due::Now), [b"R", &number(0), b"\x043 me3 1"]),
+            (retry(Due::Alone), [b"R", &[255; 8], b"\x043 me3 1"]),
+            (
+                bury,
+                [b"D", &[number(9), number(5)].concat(), b"\x043 me3 1"],
+            ),
+            (
+                Operation::GiveBack {
+                    execution: execution.clone(),
+                },
+                [b"G", b"", b"\x043 me"],
+            ),
+        ];
+        for (operation, [letters, numbers, rest]) in cases {
+            let (kind, outcome) = letters.split_at(1);
+            let expected = [kind, &born, outcome, numbers, rest].concat();
+            assert_eq!(operation.packed(), expected, "{operation:?}");
+        }
     }
 }

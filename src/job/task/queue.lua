@@ -1,19 +1,22 @@
 -- Changes a queue of jobs by operations of producers and of finished executions.
 --
--- keys     jobs, ready, later, running, failures, dead, done, results, counters, wake
--- records  of one operation each:
---   A id record due                           adds a job, unless there is one of this id
---   E id run born outcome [ttl result]      it has ended; how, is kept for `ttl` milliseconds
---   R id run born due failures              it has failed and is due again; -1: for a worker that has no other such
---   D id run born expires most failures     it has failed for good: a dead letter, one of at most `most`
---   G id run born                           it goes back to the front, as if it had not begun
+-- keys         jobs, ready, later, running, failures, dead, done, results, counters, wake
+-- first, last  where the operations are in ARGV, each a letter and what belongs to it:
+--   A id due record                       adds a job, unless there is one of this id
+--   E id born outcome ttl run result      it has ended; how, is kept for `ttl` milliseconds, 0 for not at all
+--   R id born due run failures            it has failed and is due again; ALONE: for a worker that has no other such
+--   D id born expires most run failures   it has failed for good: a dead letter, one of at most `most`
+--   G id born run                         it goes back to the front, as if it had not begun
 --
--- `run` is the execution as `running` has it: the number of the attempt, a blank, the worker's token.
+-- An id has 16 bytes, a number 8, the lowest first, and an outcome is a letter.
+-- `run` is the execution as `running` has it, behind its length in a byte: the number of the attempt, a blank, the
+-- worker's token.
 -- `born` is what the job's record has from its second byte to its ninth: when it was enqueued, which tells it from an
 -- earlier job of the same id.
 --
 -- An attempt that has been given up, because its worker was taken for dead, changes nothing any more; with one
 -- exception: a success counts until the next step after that attempt has been decided.
+local ARGV = ARGV -- thousands of times looked at
 local jobs, ready, later, running, failures = keys[1], keys[2], keys[3], keys[4], keys[5]
 local dead, finished, results, counters, wake = keys[6], keys[7], keys[8], keys[9], keys[10]
 
@@ -36,6 +39,19 @@ local names = {
 }
 
 local function text(number) return string.format('%.0f', number) end
+
+local ALONE = string.rep('\255', 8)
+
+local function number_at(operation, at)
+  local a, b, c, d, e, f, g, h = string.byte(operation, at, at + 7)
+  return a + 256 * (b + 256 * (c + 256 * (d + 256 * (e + 256 * (f + 256 * (g + 256 * h))))))
+end
+
+-- The execution, and where what is behind it begins.
+local function run_at(operation, at)
+  local behind = at + 1 + string.byte(operation, at)
+  return string.sub(operation, at + 1, behind - 1), behind
+end
 
 local function count(what) counts[what] = (counts[what] or 0) + 1 end
 
@@ -75,35 +91,32 @@ local function push(side, ids)
 end
 
 local function schedule(id, due)
-  if due < 0 then
-    redis.call('ZADD', later, -1, id)
-    woken = true
-    return
-  end
   if due <= now then return push('RPUSH', {id}) end
   local earliest = redis.call('ZRANGEBYSCORE', later, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
   if not earliest or due < tonumber(earliest) then woken = true end
   redis.call('ZADD', later, text(due), id)
 end
 
-local function add(from, to)
-  local ids = {}
-  for at = from, to do ids[at - from + 1] = ARGV[records[at] + 1] end
+local NEVER = string.rep('\0', 8)
+
+-- The operations from this place in ARGV on, which are of these jobs.
+local function add(ids, from)
   local there = fetched(jobs, ids)
   local added, pairs_of, outcomes, adds, news = {}, {}, {}, 0, 0
-  for at = from, to do
-    if not there[at - from + 1] then
-      local record, id = records[at], ids[at - from + 1]
+  for at, id in ipairs(ids) do
+    if not there[at] then
+      local operation = ARGV[from + at - 1]
       pairs_of[2 * news + 1] = id
-      pairs_of[2 * news + 2] = ARGV[record + 2]
+      pairs_of[2 * news + 2] = string.sub(operation, 26)
       news = news + 1
       outcomes[news] = id
-      local due = ARGV[record + 3]
-      if due == '0' or tonumber(due) <= now then
+      local due = string.sub(operation, 18, 25)
+      due = due == NEVER and 0 or number_at(due, 1)
+      if due <= now then
         adds = adds + 1
         added[adds] = id
       else
-        schedule(id, tonumber(due))
+        schedule(id, due)
       end
     end
   end
@@ -125,32 +138,31 @@ local function forget_outcomes(come)
   each('HDEL', results, old)
 end
 
-local function finish(from, to)
-  local ids = {}
-  for at = from, to do ids[at - from + 1] = ARGV[records[at] + 1] end
+local function finish(ids, from)
   local by = fetched(running, ids)
   local ended, tried, elsewhere, kept, ends = {}, {}, {}, 0, 0
-  local first
-  for at = from, to do
-    local record = records[at]
-    local id, run = ids[at - from + 1], ARGV[record + 2]
-    local is = by[at - from + 1] == run
+  local sole
+  for at, id in ipairs(ids) do
+    local operation = ARGV[from + at - 1]
+    local run, behind = run_at(operation, 35)
+    local is = by[at] == run
     if not is then
-      is = is_open(id, run, ARGV[record + 3])
+      is = is_open(id, run, string.sub(operation, 18, 25))
       if is then elsewhere[#elsewhere + 1] = id end
     end
     if is then
       ends = ends + 1
       ended[ends] = id
       -- Mostly they are all first ones of one worker.
-      if run ~= first then
-        if string.sub(run, 1, 2) == '1 ' then first = run else tried[#tried + 1] = id end
+      if run ~= sole then
+        if string.sub(run, 1, 2) == '1 ' then sole = run else tried[#tried + 1] = id end
       end
-      local outcome = ARGV[record + 4]
+      local outcome = string.sub(operation, 26, 26)
       counts[outcome] = (counts[outcome] or 0) + 1
-      if ARGV[record - 1] ~= '5' then
-        redis.call('ZADD', finished, text(now + tonumber(ARGV[record + 5])), id)
-        redis.call('HSET', results, id, outcome .. ARGV[record + 6])
+      local ttl = number_at(operation, 27)
+      if ttl > 0 then
+        redis.call('ZADD', finished, text(now + ttl), id)
+        redis.call('HSET', results, id, outcome .. string.sub(operation, behind))
         kept = kept + 1
       end
     end
@@ -168,27 +180,31 @@ local function finish(from, to)
   end
 end
 
--- Whether the execution that a record is of may still decide what becomes of its job, which is nowhere then.
-local function decides(record)
-  local id, run, born = unpack(ARGV, record + 1, record + 3)
+-- Whether this execution may still decide what becomes of its job, which is nowhere then.
+local function decides(id, run, operation)
   local by = redis.call('HGET', running, id)
   if by then
     if by ~= run or redis.call('HEXISTS', jobs, id) == 0 then return false end
     redis.call('HDEL', running, id)
     return true
   end
-  if not is_open(id, run, born) then return false end
+  if not is_open(id, run, string.sub(operation, 18, 25)) then return false end
   redis.call('ZREM', later, id)
   redis.call('ZREM', dead, id)
   return true
 end
 
-local function again(record)
-  if not decides(record) then return end
-  local id = ARGV[record + 1]
+local function again(id, operation)
+  local run, behind = run_at(operation, 34)
+  if not decides(id, run, operation) then return end
   -- The failures come last: should one of these be forbidden, the record comes again, and decides anew.
-  schedule(id, tonumber(ARGV[record + 4]))
-  redis.call('HSET', failures, id, ARGV[record + 5])
+  if string.sub(operation, 26, 33) == ALONE then
+    redis.call('ZADD', later, -1, id)
+    woken = true
+  else
+    schedule(id, number_at(operation, 26))
+  end
+  redis.call('HSET', failures, id, string.sub(operation, behind))
   count('R')
 end
 
@@ -198,11 +214,12 @@ local function forget(id)
   redis.call('HDEL', failures, id)
 end
 
-local function bury(record)
-  if not decides(record) then return end
-  local id, expires, most = ARGV[record + 1], tonumber(ARGV[record + 4]), tonumber(ARGV[record + 5])
+local function bury(id, operation)
+  local run, behind = run_at(operation, 42)
+  if not decides(id, run, operation) then return end
+  local expires, most = number_at(operation, 26), number_at(operation, 34)
   redis.call('ZADD', dead, text(expires), id)
-  redis.call('HSET', failures, id, ARGV[record + 6])
+  redis.call('HSET', failures, id, string.sub(operation, behind))
   count('D')
   for _, old in ipairs(redis.call('ZRANGEBYSCORE', dead, '-inf', text(now), 'LIMIT', 0, 100)) do forget(old) end
   local over = redis.call('ZCARD', dead) - most
@@ -211,32 +228,36 @@ local function bury(record)
   end
 end
 
-local function give_back(record)
-  if not decides(record) then return end
-  push('LPUSH', {ARGV[record + 1]})
+local function give_back(id, operation)
+  local run = run_at(operation, 26)
+  if not decides(id, run, operation) then return end
+  push('LPUSH', {id})
   count('G')
 end
 
-local singly = {R = again, D = bury, G = give_back}
+local letter = string.byte
+local together = {[letter('A')] = add, [letter('E')] = finish}
+local singly = {[letter('R')] = again, [letter('D')] = bury, [letter('G')] = give_back}
 
-local from = 1
-while from <= #records do
-  local kind, to = ARGV[records[from]], from
+local from = first
+while from <= last do
+  local kind, to = letter(ARGV[from]), from
   if singly[kind] then
-    singly[kind](records[from])
-  else
+    singly[kind](string.sub(ARGV[from], 2, 17), ARGV[from])
+  elseif together[kind] then
     -- Not the same job twice in one go: the second one must see what the first has done.
-    local seen = {}
-    while records[to] and ARGV[records[to]] == kind do
-      local id = ARGV[records[to] + 1]
+    local ids, seen = {}, {}
+    while to <= last and letter(ARGV[to]) == kind do
+      local id = string.sub(ARGV[to], 2, 17)
       if seen[id] then break end
       seen[id] = true
       to = to + 1
+      ids[to - from] = id
     end
     to = to - 1
-    if kind == 'A' then add(from, to)
-    elseif kind == 'E' then finish(from, to)
-    else error({err = 'ERR an operation of a newer version'}) end
+    together[kind](ids, from)
+  else
+    error({err = 'ERR an operation of a newer version'})
   end
   done(to)
   from = to + 1

@@ -23,24 +23,26 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(super) fn encode(&self) -> Bytes {
-        let handling = self.handling.to_json();
+    /// How long it is, about.
+    pub(super) fn size(&self) -> usize {
         let headers = self.headers.iter();
         let headers = headers.fold(0, |size, (name, value)| size + 8 + name.len() + value.len());
-        let mut into = Vec::with_capacity(31 + handling.len() + headers + self.payload.len());
+        31 + headers + self.payload.len()
+    }
+
+    pub(super) fn encode(&self, into: &mut Vec<u8>) {
         into.put_u8(VERSION);
         into.put_u64_le(self.enqueued_ms);
         into.put_u64_le(self.due_ms);
         into.put_u64_le(self.expires_ms);
-        put(&mut into, &handling);
+        put(into, &self.handling.to_json());
         // As many as `Job::with_header` takes.
         into.put_u16_le(u16::try_from(self.headers.len()).unwrap_or(u16::MAX));
         for (name, value) in &self.headers {
-            put(&mut into, name);
-            put(&mut into, value);
+            put(into, name);
+            put(into, value);
         }
         into.put_slice(&self.payload);
-        into.into()
     }
 
     /// How much of a record [`times`](Self::times) needs.
@@ -148,7 +150,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_comes_back(record in records()) {
-            let bytes = record.encode();
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            let bytes = Bytes::from(bytes);
             let times = Some((record.enqueued_ms, record.due_ms));
             prop_assert_eq!(Record::times(&bytes[..Record::TIMES]), times);
             prop_assert_eq!(Record::enqueued(&bytes), record.enqueued_ms);
