@@ -14,4 +14,5 @@ mod prefetch;
 mod refusals;
 mod shutdown;
 mod span;
+mod standstill;
 mod support;
