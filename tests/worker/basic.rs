@@ -249,19 +249,48 @@ async fn scheduled_jobs_start_when_they_are_due_and_expired_ones_do_not() {
     let job = |payload: &'static str| Job::new("q", payload).for_worker();
     let ms = Duration::from_millis;
     let began = tokio::time::Instant::now();
-    let _ = seawall.enqueue(job("late").delayed(ms(400))).await.unwrap();
+    let _ = seawall
+        .enqueue(job("late").delayed(ms(2_000)))
+        .await
+        .unwrap();
     let expiring = job("never").delayed(ms(100)).expires_in(ms(50));
     let _ = seawall.enqueue(expiring).await.unwrap();
     let run = Run::start(seawall.worker("q"), handler);
     // A worker that sleeps until one is due hears of one that is due before.
     let _ = seawall.enqueue(job("soon").delayed(ms(200))).await.unwrap();
     executed.reach(2).await;
-    assert!(began.elapsed() >= ms(400));
+    assert!(began.elapsed() >= ms(2_000));
     bench.emptied().await;
     let report = run.stop().await;
     assert_eq!(executed.all(), ["soon", "late"]);
     assert_eq!((report.expired, report.started), (1, 2));
     assert_eq!(bench.counted("expired").await, 1);
+}
+
+/// Nobody but its own timer wakes the worker then.
+#[tokio::test]
+async fn one_scheduled_job_after_the_other_starts_when_it_is_due() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let executed = Executed::default();
+    let noting = executed.clone();
+    let run = Run::start(seawall.worker("q"), move |job: Delivery| {
+        noting.note(text(job.payload()));
+        async { Ok::<_, Failure>(()) }
+    });
+    let all = async {
+        for number in 0..12 {
+            let job = Job::new("q", number.to_string()).for_worker();
+            let job = job.delayed(Duration::from_millis(100));
+            let _ = seawall.enqueue(job).await.unwrap();
+            executed.reach(number + 1).await;
+        }
+    };
+    // Woken once in a while, it would take three times as long.
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    bench.emptied().await;
+    run.stop().await;
+    assert_eq!(executed.all(), numbers(0..12));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
     reason = "a test that unwraps an error fails, as it should"
 )]
 
+mod agree;
 mod basic;
 mod chaos;
 mod edges;
