@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use prometheus::Registry;
 use redis::{FromRedisValue, ToRedisArgs};
 use seawall::{
     Job, Seawall,
-    chaos::{FaultProxy, RedisServer, wait_until},
+    chaos::{Fault, FaultProxy, RedisServer, wait_until},
     job::{JobId, Retries},
     spool::Replay,
     worker::{Builder, Delivery, Failure},
 };
 
-use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, enqueue, text};
+use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, text};
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -115,6 +116,37 @@ async fn executions_that_are_no_longer_the_workers_are_cancelled() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_anothers_before_there_is_a_slot_for_it_is_not_begun() {
+    let bench = Bench::new().await;
+    let registry = Registry::new();
+    let seawall = connected(bench.builder().metrics(&registry)).await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    enqueue(&seawall, "first").await;
+    let one = worker(&seawall).concurrency(1).prefetch(4);
+    let run = Run::start(one, gated(&executed, &gate));
+    executed.reach(1).await;
+    let waits = enqueue(&seawall, "waits").await;
+    wait_until("it to be fetched", PATIENCE, || async {
+        bench.places().await[3] == 2
+    })
+    .await
+    .unwrap();
+    somebody(&bench).await;
+    let _: u64 = hand(&bench, "HSET", "running", (field(waits), "2 somebody")).await;
+    wait_until("it to be noticed", PATIENCE, || async {
+        counter(&registry, "seawall_worker_leases_lost_total", &["q"]) > 0.0
+    })
+    .await
+    .unwrap();
+    enqueue(&seawall, "last").await;
+    gate.open();
+    executed.reach(2).await;
+    let report = run.stop().await;
+    assert_eq!(executed.all(), ["first 1", "last 1"]);
+    assert_eq!((report.lost, report.succeeded), (1, 2));
+}
+
+#[tokio::test]
 async fn what_redis_has_lost_the_beginning_of_stays_with_the_worker_that_executes_it() {
     let mut bench = Bench {
         redis: RedisServer::start().await.unwrap(),
@@ -204,17 +236,24 @@ async fn what_dead_workers_left_counts_as_such_although_the_answer_that_had_it_w
     let first = Run::start(worker(&seawall), gated(&executed, &gate));
     executed.reach(1).await;
     first.abort().await;
-    let before: String = hand(&bench, "HGET", "running", field(dies)).await;
+    let by = async || -> String { hand(&bench, "HGET", "running", field(dies)).await };
+    let before = by().await;
     // Long enough to see what an answer has in it before it arrives.
-    proxy.set(seawall::chaos::Fault::Latency(Duration::from_millis(300)));
-    let long = worker(&behind).lease(3 * LEASE);
-    let run = Run::start(long, gated(&executed, &gate));
+    proxy.set(Fault::Latency(Duration::from_millis(300)));
+    let run = Run::start(worker(&behind).lease(3 * LEASE), gated(&executed, &gate));
     wait_until("it to be taken over", PATIENCE, || async {
-        let by: String = hand(&bench, "HGET", "running", field(dies)).await;
-        by != before
+        by().await != before
     })
     .await
     .unwrap();
+    proxy.cut();
+    // So is the answer to what it asks then.
+    let token = by().await.split_off(2);
+    let turn = async || -> Vec<u8> { hand(&bench, "HGET", "turns", &token).await };
+    let claim = turn().await;
+    wait_until("another turn", PATIENCE, || async { turn().await != claim })
+        .await
+        .unwrap();
     proxy.heal();
     proxy.cut();
     gate.open();
@@ -223,6 +262,40 @@ async fn what_dead_workers_left_counts_as_such_although_the_answer_that_had_it_w
     let report = run.stop().await;
     assert_eq!(executed.all(), ["dies 1", "dies 2"]);
     assert_eq!((report.claimed, report.retried, report.started), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn jobs_that_do_not_fit_into_an_answer_once_more_are_executed_all_the_same() {
+    let bench = Bench::new().await;
+    let proxy = FaultProxy::start(bench.redis.addr()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let behind = connected(Seawall::builder(&proxy.url(), dir.path()).unwrap()).await;
+    let seawall = bench.seawall().await;
+    let executed = Executed::default();
+    let large = "x".repeat(3 << 20);
+    for _ in 0..2 {
+        enqueue(&seawall, &large).await;
+    }
+    seawall.flush().await;
+    proxy.set(Fault::Latency(Duration::from_millis(300)));
+    let noting = executed.clone();
+    let run = Run::start(worker(&behind), move |job: Delivery| {
+        noting.note(format!("{} {}", job.payload().len(), job.attempt()));
+        async { Ok::<_, Failure>(()) }
+    });
+    wait_until("them to be handed out", PATIENCE, || async {
+        bench.places().await[3] == 2
+    })
+    .await
+    .unwrap();
+    proxy.heal();
+    proxy.cut();
+    executed.reach(2).await;
+    bench.emptied().await;
+    let report = run.stop().await;
+    let whole = format!("{} 1", large.len());
+    assert_eq!(executed.all(), [whole.clone(), whole]);
+    assert_eq!((report.succeeded, report.dead), (2, 0));
 }
 
 /// What looks at everything that runs do, if nobody has looked lately.

@@ -10,7 +10,7 @@ use seawall::{
 };
 use tower::{ServiceBuilder, service_fn, timeout::TimeoutLayer};
 
-use crate::support::{Bench, Executed, PATIENCE, Run, enqueue, numbers, text};
+use crate::support::{Bench, Executed, Gate, PATIENCE, Run, enqueue, numbers, text};
 
 #[tokio::test]
 async fn with_one_slot_jobs_run_once_and_in_order() {
@@ -319,6 +319,44 @@ async fn several_queues_share_the_slots_by_their_weights() {
     // While both have jobs.
     let of_q = executed.all()[..400].iter().filter(|it| *it == "q").count();
     assert!((250..=350).contains(&of_q), "{of_q}");
+}
+
+#[tokio::test]
+async fn a_queue_that_was_idle_does_not_get_all_slots_to_make_up_for_it() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    let (noting, waiting) = (executed.clone(), gate.clone());
+    let worker = seawall.worker("q").queue("r", 1).concurrency(8);
+    let run = Run::start(worker, move |job: Delivery| {
+        let (executed, gate) = (noting.clone(), waiting.clone());
+        async move {
+            executed.note(job.queue());
+            if &job.payload()[..] == b"waits" {
+                gate.passed().await;
+            }
+            Ok::<_, Failure>(())
+        }
+    });
+    let enqueue = async |queue: &'static str, payload: &'static str, count: usize| {
+        let jobs = (0..count).map(|_| Job::new(queue, payload).for_worker());
+        for receipt in seawall.enqueue_all(jobs).await {
+            let _ = receipt.unwrap();
+        }
+    };
+    enqueue("q", "", 400).await;
+    executed.reach(400).await;
+    enqueue("q", "waits", 8).await;
+    executed.reach(408).await;
+    enqueue("q", "", 400).await;
+    enqueue("r", "", 400).await;
+    gate.open();
+    executed.reach(1208).await;
+    run.stop().await;
+    // While both have jobs.
+    let both = &executed.all()[408..808];
+    let of_q = both.iter().filter(|it| *it == "q").count();
+    assert!((100..=300).contains(&of_q), "{of_q}");
 }
 
 #[tokio::test]
