@@ -13,6 +13,7 @@ mod leases;
 mod outage;
 mod prefetch;
 mod refusals;
+mod script;
 mod shutdown;
 mod span;
 mod standstill;
