@@ -8,6 +8,7 @@ use redis::{FromRedisValue, ToRedisArgs};
 use seawall::{
     Job, Seawall,
     chaos::{Fault, FaultProxy, RedisServer, wait_until},
+    connect::ConnectOptions,
     job::{JobId, Retries},
     spool::Replay,
     worker::{Builder, Delivery, Failure},
@@ -269,7 +270,9 @@ async fn jobs_that_do_not_fit_into_an_answer_once_more_are_executed_all_the_same
     let bench = Bench::new().await;
     let proxy = FaultProxy::start(bench.redis.addr()).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let behind = connected(Seawall::builder(&proxy.url(), dir.path()).unwrap()).await;
+    let builder = Seawall::builder(&proxy.url(), dir.path()).unwrap();
+    let patient = |options: ConnectOptions| options.with_response_timeout(Duration::from_secs(5));
+    let behind = connected(builder.connection(patient)).await;
     let seawall = bench.seawall().await;
     let executed = Executed::default();
     let large = "x".repeat(3 << 20);
@@ -279,7 +282,8 @@ async fn jobs_that_do_not_fit_into_an_answer_once_more_are_executed_all_the_same
     seawall.flush().await;
     proxy.set(Fault::Latency(Duration::from_millis(300)));
     let noting = executed.clone();
-    let run = Run::start(worker(&behind), move |job: Delivery| {
+    let long = worker(&behind).lease(30 * LEASE);
+    let run = Run::start(long, move |job: Delivery| {
         noting.note(format!("{} {}", job.payload().len(), job.attempt()));
         async { Ok::<_, Failure>(()) }
     });

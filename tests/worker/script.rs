@@ -107,7 +107,9 @@ async fn put(bench: &Bench, command: &str, key: &str, args: impl ToRedisArgs) {
 }
 
 async fn ready(seawall: &Seawall) -> Id {
-    field(enqueue(seawall, "job").await)
+    let id = field(enqueue(seawall, "job").await);
+    seawall.flush().await;
+    id
 }
 
 /// A job that is nowhere but in `jobs`, and was not to be executed at once.
@@ -116,6 +118,7 @@ async fn nowhere(bench: &Bench, seawall: &Seawall, payload: &str) -> Id {
     let job = job.delayed(Duration::from_secs(3600));
     let id = field(job.id());
     let _ = seawall.enqueue(job).await.unwrap();
+    seawall.flush().await;
     put(bench, "ZREM", "later", &id).await;
     id
 }
@@ -338,6 +341,7 @@ async fn an_answer_has_about_four_megabytes_and_the_others_come_later() {
     for _ in 0..2 {
         enqueue(&seawall, &large).await;
     }
+    seawall.flush().await;
     // The first few come without a look at how large they are.
     for _ in 0..8 {
         ready(&seawall).await;
@@ -417,6 +421,7 @@ async fn whoever_leaves_jobs_behind_wakes_another() {
         let id = nowhere(&bench, &seawall, "").await;
         put(&bench, "ZADD", "later", ("-1", id)).await;
     }
+    woken().await;
     turn(&bench, asks(3)).await;
     assert_eq!(woken().await, 1, "a suspect waits");
     ready(&seawall).await;
