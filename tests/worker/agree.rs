@@ -14,7 +14,9 @@ use seawall::{
     worker::{Builder, Delivery, Failure},
 };
 
-use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, text};
+use crate::support::{
+    Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gauge, text,
+};
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -68,6 +70,15 @@ async fn somebody(bench: &Bench) {
     let _: u64 = hand(bench, "ZADD", "workers", ("9e15", "somebody")).await;
 }
 
+/// Notes when it is dropped.
+struct Ends(Executed, String);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.note(&self.1);
+    }
+}
+
 #[tokio::test]
 async fn executions_that_are_no_longer_the_workers_are_cancelled() {
     let bench = Bench::new().await;
@@ -83,11 +94,16 @@ async fn executions_that_are_no_longer_the_workers_are_cancelled() {
         move |job: Delivery| {
             let (executed, cancellation) = (executed.clone(), job.cancellation().clone());
             let payload = text(job.payload());
+            let ends = Ends(executed.clone(), format!("{payload} has ended"));
             tokio::spawn(async move {
                 cancellation.cancelled().await;
                 executed.note(format!("{payload} is cancelled"));
             });
-            gated(job)
+            let handling = gated(job);
+            async move {
+                let _ends = ends;
+                handling.await
+            }
         }
     });
     executed.reach(3).await;
@@ -100,10 +116,18 @@ async fn executions_that_are_no_longer_the_workers_are_cancelled() {
     let _: u64 = hand(&bench, "HDEL", "running", field(decided)).await;
     // Nothing is known of that it has begun.
     let _: u64 = hand(&bench, "HDEL", "running", field(kept)).await;
-    executed.reach(5).await;
+    executed.reach(7).await;
     let mut cancelled = executed.all().split_off(3);
     cancelled.sort();
-    assert_eq!(cancelled, ["decided is cancelled", "taken is cancelled"]);
+    assert_eq!(
+        cancelled,
+        [
+            "decided has ended",
+            "decided is cancelled",
+            "taken has ended",
+            "taken is cancelled",
+        ]
+    );
     gate.open();
     wait_until("the third to end", PATIENCE, || async {
         bench.places().await == [2, 0, 1, 1, 0]
@@ -114,6 +138,43 @@ async fn executions_that_are_no_longer_the_workers_are_cancelled() {
     assert_eq!((report.lost, report.succeeded, report.released), (2, 1, 0));
     let by: String = hand(&bench, "HGET", "running", field(taken)).await;
     assert_eq!(by, "2 somebody");
+}
+
+#[tokio::test]
+async fn a_later_job_of_the_same_id_takes_the_place_of_one_that_redis_has_lost() {
+    let bench = Bench::new().await;
+    let registry = Registry::new();
+    let seawall = connected(bench.builder().metrics(&registry)).await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    // Long before the two would be compared.
+    let long = worker(&seawall).lease(30 * LEASE);
+    let run = Run::start(long, {
+        let gated = gated(&executed, &gate);
+        let executed = executed.clone();
+        move |job: Delivery| {
+            let ends = Ends(executed.clone(), format!("{} ends", text(job.payload())));
+            let handling = gated(job);
+            async move {
+                let _ends = ends;
+                handling.await
+            }
+        }
+    });
+    let id = enqueue(&seawall, "one").await;
+    executed.reach(1).await;
+    let _: u64 = hand(&bench, "HDEL", "running", field(id)).await;
+    let _: u64 = hand(&bench, "HDEL", "jobs", field(id)).await;
+    let two = Job::new("q", "two").for_worker().with_id(id);
+    let _ = seawall.enqueue(two).await.unwrap();
+    executed.reach(3).await;
+    assert_eq!(gauge(&registry, "seawall_worker_in_flight"), 1.0);
+    gate.open();
+    bench.emptied().await;
+    let report = run.stop().await;
+    let mut all = executed.all();
+    all.sort();
+    assert_eq!(all, ["one 1", "one ends", "two 1", "two ends"]);
+    assert_eq!((report.succeeded, report.released), (1, 0));
 }
 
 #[tokio::test]

@@ -322,6 +322,48 @@ async fn several_queues_share_the_slots_by_their_weights() {
 }
 
 #[tokio::test]
+async fn with_one_slot_no_queue_waits_until_another_is_empty() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    for queue in ["q", "r"] {
+        let jobs = (0..40).map(|_| Job::new(queue, queue).for_worker());
+        for receipt in seawall.enqueue_all(jobs).await {
+            let _ = receipt.unwrap();
+        }
+    }
+    let executed = Executed::default();
+    let noting = executed.clone();
+    let worker = seawall.worker("q").queue("r", 1).concurrency(1);
+    let run = Run::start(worker, move |job: Delivery| {
+        noting.note(job.queue());
+        async { Ok::<_, Failure>(()) }
+    });
+    executed.reach(80).await;
+    run.stop().await;
+    let of_q = executed.all()[..40].iter().filter(|it| *it == "q").count();
+    assert!((10..=30).contains(&of_q), "{of_q}");
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_large_is_not_kept_and_its_job_has_succeeded() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let worker = seawall.worker("q").result_ttl(Duration::from_secs(60));
+    let run = Run::start(worker, |job: Delivery| async move {
+        let bytes: usize = text(job.payload()).parse().unwrap();
+        Ok::<_, Failure>("x".repeat(bytes))
+    });
+    for bytes in [3, 100_000] {
+        enqueue(&seawall, bytes).await;
+    }
+    bench.emptied().await;
+    assert_eq!(run.stop().await.succeeded, 2);
+    let mut results: Vec<String> = bench.ask(&["HVALS", "seawall:{q}:results"]).await;
+    results.sort();
+    assert_eq!(results, ["s", "s\"xxx\""]);
+}
+
+#[tokio::test]
 async fn a_queue_that_was_idle_does_not_get_all_slots_to_make_up_for_it() {
     let bench = Bench::new().await;
     let seawall = bench.seawall().await;

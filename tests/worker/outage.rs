@@ -232,7 +232,10 @@ async fn completions_that_no_disk_takes_are_kept_in_memory() {
     for number in 0..8 {
         enqueue(&seawall, number).await;
     }
-    let run = Run::start(seawall.worker("q"), gated(&executed, &gate));
+    seawall.flush().await;
+    // No other turn follows the one that hands them out, so that they are told of again.
+    let worker = seawall.worker("q").concurrency(8);
+    let run = Run::start(worker, gated(&executed, &gate));
     executed.reach(8).await;
     bench.redis.kill().await.unwrap();
     gate.open();

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prometheus::Registry;
 use seawall::{
     chaos::wait_until,
@@ -51,17 +52,24 @@ async fn what_does_not_finish_in_time_is_given_back_to_the_front_and_does_not_co
     for number in 0..4 {
         enqueue(&seawall, number).await;
     }
-    let noting = executed.clone();
+    let told = Executed::default();
+    let (noting, telling) = (executed.clone(), told.clone());
     let worker = seawall.worker("q").concurrency(2);
     let run = Run::start(
         worker.shutdown_within(Duration::from_millis(20)),
         move |job: Delivery| {
             noting.note(text(job.payload()));
+            let (cancellation, told) = (job.cancellation().clone(), telling.clone());
+            tokio::spawn(async move {
+                cancellation.cancelled().await;
+                told.note("cancelled");
+            });
             std::future::pending::<Result<(), Failure>>()
         },
     );
     executed.reach(2).await;
     let report = run.stop().await;
+    told.reach(2).await;
     assert_eq!((report.started, report.released), (2, 2));
     assert_eq!(bench.places().await, [4, 4, 0, 0, 0]);
     let noting = executed.clone();
@@ -194,6 +202,33 @@ async fn a_worker_does_not_run_where_nothing_would_keep_what_it_finishes() {
     });
     assert!(matches!(run.await, Err(WorkerError::Closed)));
     assert_eq!(executed.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_handler_that_never_comes_to_an_await_does_not_keep_its_worker() {
+    let bench = Bench::new().await;
+    let registry = Registry::new();
+    let seawall = connected(bench.builder().metrics(&registry)).await;
+    let executed = Executed::default();
+    enqueue(&seawall, "job").await;
+    let (go, goes) = std::sync::mpsc::channel::<()>();
+    let (noting, goes) = (executed.clone(), Arc::new(Mutex::new(goes)));
+    let worker = seawall.worker("q").shutdown_within(Duration::ZERO);
+    let run = Run::start(worker, move |job: Delivery| {
+        let (executed, goes) = (noting.clone(), goes.clone());
+        async move {
+            executed.note(text(job.payload()));
+            // An error, when the test is over.
+            let _ = goes.lock().recv();
+            Ok::<_, Failure>(())
+        }
+    });
+    executed.reach(1).await;
+    let report = run.stop().await;
+    assert_eq!((report.started, report.released), (1, 1));
+    assert_eq!(bench.places().await, [1, 1, 0, 0, 0]);
+    assert_eq!(gauge(&registry, "seawall_worker_in_flight"), 0.0);
+    drop(go);
 }
 
 #[tokio::test]
