@@ -120,6 +120,9 @@ async fn a_queue_whose_slot_moves_is_worked_on_wherever_it_is() {
     .unwrap();
     stop.send(()).unwrap();
     run.await.unwrap().unwrap();
+    line.drained().await;
+    let stat = line.seawall.queue(queue.as_str()).stat().await.unwrap();
+    assert_eq!([stat.ready, stat.running, stat.dead], [0; 3], "{stat:?}");
     let mut executions = executions.lock().clone();
     executions.sort_unstable();
     assert_eq!(executions, (0..300).collect::<Vec<_>>(), "each once");

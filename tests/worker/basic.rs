@@ -10,7 +10,7 @@ use seawall::{
 };
 use tower::{ServiceBuilder, service_fn, timeout::TimeoutLayer};
 
-use crate::support::{Bench, Executed, PATIENCE, Run, enqueue, numbers, text};
+use crate::support::{Bench, Executed, Gate, PATIENCE, Run, enqueue, numbers, text};
 
 #[tokio::test]
 async fn with_one_slot_jobs_run_once_and_in_order() {
@@ -249,19 +249,48 @@ async fn scheduled_jobs_start_when_they_are_due_and_expired_ones_do_not() {
     let job = |payload: &'static str| Job::new("q", payload).for_worker();
     let ms = Duration::from_millis;
     let began = tokio::time::Instant::now();
-    let _ = seawall.enqueue(job("late").delayed(ms(400))).await.unwrap();
+    let _ = seawall
+        .enqueue(job("late").delayed(ms(2_000)))
+        .await
+        .unwrap();
     let expiring = job("never").delayed(ms(100)).expires_in(ms(50));
     let _ = seawall.enqueue(expiring).await.unwrap();
     let run = Run::start(seawall.worker("q"), handler);
     // A worker that sleeps until one is due hears of one that is due before.
     let _ = seawall.enqueue(job("soon").delayed(ms(200))).await.unwrap();
     executed.reach(2).await;
-    assert!(began.elapsed() >= ms(400));
+    assert!(began.elapsed() >= ms(2_000));
     bench.emptied().await;
     let report = run.stop().await;
     assert_eq!(executed.all(), ["soon", "late"]);
     assert_eq!((report.expired, report.started), (1, 2));
     assert_eq!(bench.counted("expired").await, 1);
+}
+
+/// Nobody but its own timer wakes the worker then.
+#[tokio::test]
+async fn one_scheduled_job_after_the_other_starts_when_it_is_due() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let executed = Executed::default();
+    let noting = executed.clone();
+    let run = Run::start(seawall.worker("q"), move |job: Delivery| {
+        noting.note(text(job.payload()));
+        async { Ok::<_, Failure>(()) }
+    });
+    let all = async {
+        for number in 0..12 {
+            let job = Job::new("q", number.to_string()).for_worker();
+            let job = job.delayed(Duration::from_millis(100));
+            let _ = seawall.enqueue(job).await.unwrap();
+            executed.reach(number + 1).await;
+        }
+    };
+    // Woken once in a while, it would take three times as long.
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    bench.emptied().await;
+    run.stop().await;
+    assert_eq!(executed.all(), numbers(0..12));
 }
 
 #[tokio::test]
@@ -290,6 +319,86 @@ async fn several_queues_share_the_slots_by_their_weights() {
     // While both have jobs.
     let of_q = executed.all()[..400].iter().filter(|it| *it == "q").count();
     assert!((250..=350).contains(&of_q), "{of_q}");
+}
+
+#[tokio::test]
+async fn with_one_slot_no_queue_waits_until_another_is_empty() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    for queue in ["q", "r"] {
+        let jobs = (0..40).map(|_| Job::new(queue, queue).for_worker());
+        for receipt in seawall.enqueue_all(jobs).await {
+            let _ = receipt.unwrap();
+        }
+    }
+    let executed = Executed::default();
+    let noting = executed.clone();
+    let worker = seawall.worker("q").queue("r", 1).concurrency(1);
+    let run = Run::start(worker, move |job: Delivery| {
+        noting.note(job.queue());
+        async { Ok::<_, Failure>(()) }
+    });
+    executed.reach(80).await;
+    run.stop().await;
+    let of_q = executed.all()[..40].iter().filter(|it| *it == "q").count();
+    assert!((10..=30).contains(&of_q), "{of_q}");
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_large_is_not_kept_and_its_job_has_succeeded() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let worker = seawall.worker("q").result_ttl(Duration::from_secs(60));
+    let run = Run::start(worker, |job: Delivery| async move {
+        let bytes: usize = text(job.payload()).parse().unwrap();
+        Ok::<_, Failure>("x".repeat(bytes))
+    });
+    for bytes in [3, 100_000] {
+        enqueue(&seawall, bytes).await;
+    }
+    bench.emptied().await;
+    assert_eq!(run.stop().await.succeeded, 2);
+    let mut results: Vec<String> = bench.ask(&["HVALS", "seawall:{q}:results"]).await;
+    results.sort();
+    assert_eq!(results, ["s", "s\"xxx\""]);
+}
+
+#[tokio::test]
+async fn a_queue_that_was_idle_does_not_get_all_slots_to_make_up_for_it() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    let (noting, waiting) = (executed.clone(), gate.clone());
+    let worker = seawall.worker("q").queue("r", 1).concurrency(8);
+    let run = Run::start(worker, move |job: Delivery| {
+        let (executed, gate) = (noting.clone(), waiting.clone());
+        async move {
+            executed.note(job.queue());
+            if &job.payload()[..] == b"waits" {
+                gate.passed().await;
+            }
+            Ok::<_, Failure>(())
+        }
+    });
+    let enqueue = async |queue: &'static str, payload: &'static str, count: usize| {
+        let jobs = (0..count).map(|_| Job::new(queue, payload).for_worker());
+        for receipt in seawall.enqueue_all(jobs).await {
+            let _ = receipt.unwrap();
+        }
+    };
+    enqueue("q", "", 400).await;
+    executed.reach(400).await;
+    enqueue("q", "waits", 8).await;
+    executed.reach(408).await;
+    enqueue("q", "", 400).await;
+    enqueue("r", "", 400).await;
+    gate.open();
+    executed.reach(1208).await;
+    run.stop().await;
+    // While both have jobs.
+    let both = &executed.all()[408..808];
+    let of_q = both.iter().filter(|it| *it == "q").count();
+    assert!((100..=300).contains(&of_q), "{of_q}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use prometheus::Registry;
 use seawall::{
     Job, Seawall,
     chaos::{Fault, FaultProxy, wait_until},
@@ -15,7 +16,7 @@ use seawall::{
     worker::{Delivery, Failure},
 };
 
-use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, enqueue, text};
+use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, enqueue, gauge, text};
 
 /// Notes the payload, and fails with what it says, one way or another.
 fn faulty(
@@ -153,7 +154,8 @@ async fn no_more_jobs_are_begun_once_the_spool_takes_no_completions() {
     let bench = Bench::new().await;
     let dir = tempfile::tempdir().unwrap();
     let other = connected(Seawall::builder(&bench.redis.url(), dir.path()).unwrap()).await;
-    let seawall = bench.seawall().await;
+    let registry = Registry::new();
+    let seawall = connected(bench.builder().metrics(&registry)).await;
     let (executed, gate) = (Executed::default(), Gate::default());
     let (noting, waiting) = (executed.clone(), gate.clone());
     let worker = seawall.worker("q").concurrency(2);
@@ -184,6 +186,10 @@ async fn no_more_jobs_are_begun_once_the_spool_takes_no_completions() {
     let report = run.stop().await;
     assert!(executed.len() <= 4, "{:?}", executed.all());
     assert_eq!(report.completions_lost, executed.len() as u64);
+    let unsettled = gauge(&registry, "seawall_worker_completions_unsettled");
+    assert_eq!(unsettled, 0.0, "of a worker that is no more");
+    let leases: u64 = bench.ask(&["ZCARD", "seawall:{q}:workers"]).await;
+    assert_eq!(leases, 1, "nobody else is to begin them at once");
     let last = Run::start(other.worker("q"), faulty(&executed));
     bench_has_only_running(&bench, report.completions_lost).await;
     last.stop().await;

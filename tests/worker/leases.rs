@@ -1,10 +1,16 @@
 //! Workers that die, are cut off, or only live long: whose is a job?
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus::Registry;
 use seawall::{
-    Seawall,
+    Job, Seawall,
     chaos::{Fault, FaultProxy, wait_until},
     job::Retries,
     worker::{Builder, Delivery, Failure},
@@ -116,6 +122,41 @@ async fn a_handler_may_run_for_longer_than_the_lease() {
     let reports = [one.stop().await, other.stop().await];
     assert_eq!(executed.all(), ["1"]);
     assert!(reports.iter().all(|it| it.claimed == 0 && it.lost == 0));
+}
+
+#[tokio::test]
+async fn jobs_in_which_workers_have_died_are_executed_one_at_a_time() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    for number in 0..10 {
+        let queue = ["q", "r"][number % 2];
+        let job = Job::new(queue, number.to_string()).for_worker();
+        let job = job.delayed(Duration::from_secs(3600));
+        let mut wait = redis::cmd("ZADD");
+        wait.arg(format!("seawall:{{{queue}}}:later")).arg("-1");
+        wait.arg(&job.id().as_bytes()[..]);
+        let _ = seawall.enqueue(job).await.unwrap();
+        // As after a death: for a worker that has no other such.
+        let _: u64 = bench.redis.command(&wait).await.unwrap();
+    }
+    let (executed, at_once) = (Executed::default(), Arc::new(AtomicUsize::new(0)));
+    let noting = executed.clone();
+    let run = Run::start(seawall.worker("q").queue("r", 1), move |job: Delivery| {
+        let (executed, at_once) = (noting.clone(), at_once.clone());
+        async move {
+            let others = at_once.fetch_add(1, Ordering::Relaxed);
+            executed.note(format!("{} beside {others}", text(job.payload())));
+            // Any other that may begin does so meanwhile.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            at_once.fetch_sub(1, Ordering::Relaxed);
+            Ok::<_, Failure>(())
+        }
+    });
+    executed.reach(10).await;
+    bench.emptied().await;
+    run.stop().await;
+    let all = executed.all();
+    assert!(all.iter().all(|it| it.ends_with("beside 0")), "{all:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
     reason = "a test that unwraps an error fails, as it should"
 )]
 
+mod agree;
 mod basic;
 mod chaos;
 mod edges;
@@ -12,6 +13,8 @@ mod leases;
 mod outage;
 mod prefetch;
 mod refusals;
+mod script;
 mod shutdown;
 mod span;
+mod standstill;
 mod support;

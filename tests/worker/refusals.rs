@@ -10,7 +10,7 @@ use seawall::{
     worker::{Builder, Delivery, Failure},
 };
 
-use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue};
+use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gauge};
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -138,33 +138,37 @@ async fn a_worker_that_may_not_do_a_part_of_its_work_asks_less_and_less() {
     });
     enqueue(&seawall, "before").await;
     executed.reach(1).await;
-    let turns = async || -> f64 {
+    let asked = async || -> f64 {
         let info: String = bench.ask(&["INFO", "commandstats"]).await;
-        let line = info.lines().find(|line| line.contains("cmdstat_evalsha:"));
-        let calls = line.unwrap().split(['=', ',']).nth(1);
-        calls.unwrap().parse().unwrap()
+        let count = |command: &str, what: &str| -> f64 {
+            let line = info.lines().find(|line| line.contains(command));
+            let parts = line.unwrap_or_default().split([':', ',']);
+            let count = parts.filter_map(|part| part.strip_prefix(what)).next();
+            count.map_or(0.0, |count| count.parse().unwrap())
+        };
+        count("cmdstat_evalsha:", "calls=") + count("cmdstat_blpop:", "rejected_calls=")
     };
     let now = async || -> f64 {
         let time: (f64, f64) = bench.ask(&["TIME"]).await;
         time.0 + time.1 / 1e6
     };
-    for forbidden in ["-lpop", "-hscan"] {
+    for forbidden in ["-lpop", "-hscan", "-blpop"] {
         let _: String = bench.ask(&["ACL", "SETUSER", "default", forbidden]).await;
         enqueue(&seawall, forbidden).await;
-        let (since, before) = (now().await, turns().await);
+        let (since, before) = (now().await, asked().await);
         wait_until("some seconds to pass", PATIENCE, || async {
             now().await - since > 4.0
         })
         .await
         .unwrap();
-        let each_second = (turns().await - before) / (now().await - since);
+        let each_second = (asked().await - before) / (now().await - since);
         assert!(each_second < 15.0, "{forbidden}: {each_second}");
         let allowed = forbidden.replace('-', "+");
         let _: String = bench.ask(&["ACL", "SETUSER", "default", &allowed]).await;
         bench.emptied().await;
     }
     run.stop().await;
-    assert_eq!(executed.len(), 3);
+    assert_eq!(executed.len(), 4);
 }
 
 #[tokio::test]
@@ -174,7 +178,7 @@ async fn a_worker_that_may_not_look_for_dead_ones_goes_on_with_its_own_work() {
     let _: String = bench.ask(&["ACL", "SETUSER", "default", "-hscan"]).await;
     let executed = Executed::default();
     let noting = executed.clone();
-    let run = Run::start(worker(&seawall), move |job: Delivery| {
+    let run = Run::start(worker(&seawall).lease(3 * LEASE), move |job: Delivery| {
         let executed = noting.clone();
         async move {
             executed.note(job.attempt());
@@ -193,7 +197,7 @@ async fn a_worker_that_may_not_look_for_dead_ones_goes_on_with_its_own_work() {
         .unwrap();
     let first = renewed().await;
     wait_until("some looks to be due", PATIENCE, || async {
-        renewed().await - first > 3_000.0
+        renewed().await - first > 4_000.0
     })
     .await
     .unwrap();
@@ -203,6 +207,55 @@ async fn a_worker_that_may_not_look_for_dead_ones_goes_on_with_its_own_work() {
     }
     bench.emptied().await;
     run.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_completions_are_refused_takes_nothing_over() {
+    let bench = Bench::new().await;
+    let registry = Registry::new();
+    let seawall = connected(bench.builder().metrics(&registry)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let other = connected(Seawall::builder(&bench.redis.url(), dir.path()).unwrap()).await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    let handler = || {
+        let (executed, gate) = (executed.clone(), gate.clone());
+        move |job: Delivery| {
+            let (executed, gate) = (executed.clone(), gate.clone());
+            async move {
+                executed.note(job.attempt());
+                gate.passed().await;
+                Ok::<_, Failure>(())
+            }
+        }
+    };
+    enqueue(&other, "refused").await;
+    let run = Run::start(worker(&seawall), handler());
+    executed.reach(1).await;
+    // Nobody takes what it finishes.
+    let _ = seawall.shutdown(Duration::ZERO).await;
+    gate.open();
+    let unsettled = || gauge(&registry, "seawall_worker_completions_unsettled");
+    wait_until("its end to be refused", PATIENCE, || async {
+        unsettled() == 1.0
+    })
+    .await
+    .unwrap();
+    let job = seawall::Job::new("q", "left behind").for_worker();
+    let job = job.delayed(Duration::from_secs(3600));
+    let id = job.id();
+    let _ = other.enqueue(job).await.unwrap();
+    let mut left = redis::cmd("HSET");
+    left.arg("seawall:{q}:running").arg(&id.as_bytes()[..]);
+    let _: u64 = bench.redis.command(left.arg("1 nobody")).await.unwrap();
+    let renewals = || counter(&registry, "seawall_worker_renewals_total", &["q"]);
+    let before = renewals();
+    wait_until("looks to be due", PATIENCE, || async {
+        renewals() > before + 9.0
+    })
+    .await
+    .unwrap();
+    let report = run.stop().await;
+    assert_eq!((report.claimed, report.completions_lost), (0, 1));
 }
 
 /// As docs/operations.md lists them.

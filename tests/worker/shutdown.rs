@@ -8,12 +8,17 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
+use prometheus::Registry;
 use seawall::{
     chaos::wait_until,
+    connect::ConnectOptions,
     worker::{Delivery, Failure, WorkerError},
 };
 
-use crate::support::{Bench, Executed, Gate, PATIENCE, Run, enqueue, numbers, text};
+use crate::support::{
+    Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gauge, numbers, text,
+};
 
 #[tokio::test]
 async fn handlers_may_finish_and_nothing_new_is_begun() {
@@ -47,17 +52,24 @@ async fn what_does_not_finish_in_time_is_given_back_to_the_front_and_does_not_co
     for number in 0..4 {
         enqueue(&seawall, number).await;
     }
-    let noting = executed.clone();
+    let told = Executed::default();
+    let (noting, telling) = (executed.clone(), told.clone());
     let worker = seawall.worker("q").concurrency(2);
     let run = Run::start(
         worker.shutdown_within(Duration::from_millis(20)),
         move |job: Delivery| {
             noting.note(text(job.payload()));
+            let (cancellation, told) = (job.cancellation().clone(), telling.clone());
+            tokio::spawn(async move {
+                cancellation.cancelled().await;
+                told.note("cancelled");
+            });
             std::future::pending::<Result<(), Failure>>()
         },
     );
     executed.reach(2).await;
     let report = run.stop().await;
+    told.reach(2).await;
     assert_eq!((report.started, report.released), (2, 2));
     assert_eq!(bench.places().await, [4, 4, 0, 0, 0]);
     let noting = executed.clone();
@@ -119,7 +131,8 @@ async fn a_run_that_is_dropped_leaves_nothing_running() {
         }
     }
     let bench = Bench::new().await;
-    let seawall = bench.seawall().await;
+    let registry = Registry::new();
+    let seawall = connected(bench.builder().metrics(&registry)).await;
     let executed = Executed::default();
     let is_dropped = Arc::new(AtomicBool::new(false));
     enqueue(&seawall, "job").await;
@@ -134,7 +147,9 @@ async fn a_run_that_is_dropped_leaves_nothing_running() {
         }
     });
     executed.reach(1).await;
+    assert_eq!(gauge(&registry, "seawall_worker_in_flight"), 1.0);
     run.abort().await;
+    assert_eq!(gauge(&registry, "seawall_worker_in_flight"), 0.0);
     wait_until("the handler to be dropped", PATIENCE, || async {
         is_dropped.load(Ordering::Acquire)
     })
@@ -187,4 +202,88 @@ async fn a_worker_does_not_run_where_nothing_would_keep_what_it_finishes() {
     });
     assert!(matches!(run.await, Err(WorkerError::Closed)));
     assert_eq!(executed.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_handler_that_never_comes_to_an_await_does_not_keep_its_worker() {
+    let bench = Bench::new().await;
+    let registry = Registry::new();
+    let seawall = connected(bench.builder().metrics(&registry)).await;
+    let executed = Executed::default();
+    enqueue(&seawall, "job").await;
+    let (go, goes) = std::sync::mpsc::channel::<()>();
+    let (noting, goes) = (executed.clone(), Arc::new(Mutex::new(goes)));
+    let worker = seawall.worker("q").shutdown_within(Duration::ZERO);
+    let run = Run::start(worker, move |job: Delivery| {
+        let (executed, goes) = (noting.clone(), goes.clone());
+        async move {
+            executed.note(text(job.payload()));
+            // An error, when the test is over.
+            let _ = goes.lock().recv();
+            Ok::<_, Failure>(())
+        }
+    });
+    executed.reach(1).await;
+    let report = run.stop().await;
+    assert_eq!((report.started, report.released), (1, 1));
+    assert_eq!(bench.places().await, [1, 1, 0, 0, 0]);
+    assert_eq!(gauge(&registry, "seawall_worker_in_flight"), 0.0);
+    drop(go);
+}
+
+#[tokio::test]
+async fn a_job_that_is_handed_out_while_the_worker_ends_is_given_back() {
+    handed_out_at_the_end(false).await;
+}
+
+#[tokio::test]
+async fn a_job_that_may_have_been_handed_out_while_the_worker_ends_is_given_back() {
+    handed_out_at_the_end(true).await;
+}
+
+/// In a turn that is answered after the worker is told to end, or not at all, if the worker has `given_up`.
+async fn handed_out_at_the_end(given_up: bool) {
+    let bench = Bench::new().await;
+    let registry = Registry::new();
+    let builder = bench.builder().metrics(&registry);
+    let patient = |options: ConnectOptions| options.with_response_timeout(Duration::from_secs(5));
+    let seawall = connected(builder.connection(patient)).await;
+    let executed = Executed::default();
+    let handler = || {
+        let executed = executed.clone();
+        move |job: Delivery| {
+            executed.note(text(job.payload()));
+            async { Ok::<_, Failure>(()) }
+        }
+    };
+    // Redis has the script then, so that a turn is one call.
+    enqueue(&seawall, "first").await;
+    let run = Run::start(seawall.worker("q"), handler());
+    executed.reach(1).await;
+    run.stop().await;
+    enqueue(&seawall, "job").await;
+    let _: String = bench.ask(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
+    let worker = seawall.worker("q").lease(Duration::from_secs(1));
+    let run = Run::start(worker, handler());
+    wait_until("a turn to be on its way", PATIENCE, || async {
+        let clients: String = bench.ask(&["INFO", "clients"]).await;
+        !clients.contains("blocked_clients:0")
+    })
+    .await
+    .unwrap();
+    let lost = || {
+        let of = |outcome| counter(&registry, "seawall_calls_total", &["worker_turn", outcome]);
+        of("transient") + of("outage")
+    };
+    let stopping = tokio::spawn(run.stop());
+    if given_up {
+        wait_until("it to be given up", PATIENCE, || async { lost() > 0.0 })
+            .await
+            .unwrap();
+    }
+    let _: String = bench.ask(&["CLIENT", "UNPAUSE"]).await;
+    let report = stopping.await.unwrap();
+    assert_eq!((report.started, report.released), (0, 1));
+    assert_eq!(bench.places().await, [1, 1, 0, 0, 0]);
+    assert_eq!(executed.all(), ["first"]);
 }

@@ -195,6 +195,14 @@ pub(crate) fn counter(registry: &prometheus::Registry, name: &str, values: &[&st
         .sum()
 }
 
+/// The sum of the gauges of this name.
+pub(crate) fn gauge(registry: &prometheus::Registry, name: &str) -> f64 {
+    let families = registry.gather();
+    let metrics = families.iter().filter(|family| family.name() == name);
+    let metrics = metrics.flat_map(|family| family.get_metric());
+    metrics.map(|metric| metric.get_gauge().get_value()).sum()
+}
+
 pub(crate) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
