@@ -64,8 +64,8 @@ async fn try_turn(bench: &Bench, asks: Asks<'_>) -> redis::RedisResult<Answer> {
     })
     .await?;
     let ids = |at: usize| -> Vec<Id> {
-        let all: Vec<Value> = answer.get(at).map_or(vec![], read);
-        all.chunks(5).map(|job| read(&job[0])).collect()
+        let all: Vec<Vec<u8>> = answer.get(at).map_or(vec![], read);
+        all.iter().map(|job| job[..16].to_vec()).collect()
     };
     Ok(Answer {
         status: read(&answer[0]),
