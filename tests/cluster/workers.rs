@@ -6,9 +6,9 @@ use parking_lot::Mutex;
 use seawall::{
     Job,
     chaos::{RedisCluster, wait_until},
-    worker::{Delivery, Failure},
+    worker::{Delivery, Failure, WorkerReport},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::support::{Line, PLENTY, key_of_each};
 
@@ -24,43 +24,42 @@ async fn enqueue(line: &Line, queues: &[String], numbers: std::ops::Range<u32>) 
     }
 }
 
+/// A worker on all these queues, that counts.
+fn work(
+    line: &Line,
+    queues: &[String],
+    executions: &Executions,
+    stopped: oneshot::Receiver<()>,
+) -> JoinHandle<WorkerReport> {
+    let executions = executions.clone();
+    let handler = move |job: Delivery| {
+        let payload = String::from_utf8(job.payload().to_vec()).unwrap();
+        let key = (job.queue().to_owned(), payload);
+        *executions.lock().entry(key).or_default() += 1;
+        async { Ok::<_, Failure>(()) }
+    };
+    let mut worker = line.seawall.worker(queues[0].as_str());
+    for queue in &queues[1..] {
+        worker = worker.queue(queue.as_str(), 1);
+    }
+    let worker = worker.lease(Duration::from_secs(2)).shutdown_on(stopped);
+    tokio::spawn(async move { worker.run(handler).await.unwrap() })
+}
+
 #[tokio::test]
-async fn the_jobs_of_a_queue_whose_primary_goes_are_done_and_others_go_on() {
+async fn the_jobs_of_a_queue_whose_primary_goes_are_done_by_way_of_its_replica() {
     let mut cluster = RedisCluster::start().await.unwrap();
     let line = Line::to(&cluster).await;
     let mut queues = key_of_each(&cluster, 3).await;
     // Its tag is another's as well, so that its slot is.
     queues.push(format!("of:{{{}}}:too", queues[1]));
     let executions = Executions::default();
-    let handler = {
-        let executions = executions.clone();
-        move |job: Delivery| {
-            let payload = String::from_utf8(job.payload().to_vec()).unwrap();
-            let key = (job.queue().to_owned(), payload);
-            *executions.lock().entry(key).or_default() += 1;
-            async { Ok::<_, Failure>(()) }
-        }
-    };
     let (stop, stopped) = oneshot::channel::<()>();
-    let mut worker = line.seawall.worker(queues[0].as_str());
-    for queue in &queues[1..] {
-        worker = worker.queue(queue.as_str(), 1);
-    }
-    let worker = worker.lease(Duration::from_secs(2)).shutdown_on(stopped);
-    let run = tokio::spawn(async move { worker.run(handler).await });
+    let run = work(&line, &queues, &executions, stopped);
 
     enqueue(&line, &queues, 0..50).await;
     cluster.kill(0).await.unwrap();
-    enqueue(&line, &queues[1..], 50..100).await;
-    let others = queues.len() - 1;
-    wait_until("the jobs of the others", PLENTY, || async {
-        let done = executions.lock();
-        let of_others = |queue: &String| *queue != queues[0];
-        done.keys().filter(|(queue, _)| of_others(queue)).count() == 100 * others
-    })
-    .await
-    .unwrap();
-    enqueue(&line, &queues[..1], 50..100).await;
+    enqueue(&line, &queues, 50..100).await;
     line.drained().await;
     wait_until("all jobs", PLENTY, || async {
         executions.lock().len() == 100 * queues.len()
@@ -68,7 +67,7 @@ async fn the_jobs_of_a_queue_whose_primary_goes_are_done_and_others_go_on() {
     .await
     .unwrap();
     stop.send(()).unwrap();
-    let report = run.await.unwrap().unwrap();
+    let report = run.await.unwrap();
     line.drained().await;
     for queue in &queues {
         let stat = line.seawall.queue(queue.as_str()).stat().await.unwrap();
@@ -80,6 +79,45 @@ async fn the_jobs_of_a_queue_whose_primary_goes_are_done_and_others_go_on() {
         let most = if *queue == queues[0] { 2 } else { 1 };
         assert!(*count <= most, "{queue} {number}: {count} executions");
     }
+}
+
+#[tokio::test]
+async fn while_a_primary_is_away_the_jobs_of_the_others_are_done() {
+    let cluster = RedisCluster::builder().replicas(0).durable();
+    let cluster = cluster.arg("cluster-require-full-coverage", "no");
+    let mut cluster = cluster.start().await.unwrap();
+    let line = Line::to(&cluster).await;
+    let queues = key_of_each(&cluster, 3).await;
+    let executions = Executions::default();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let run = work(&line, &queues, &executions, stopped);
+
+    cluster.kill(0).await.unwrap();
+    wait_until("the others to notice", PLENTY, || async {
+        let ask = redis::cmd("CLUSTER").arg("NODES").to_owned();
+        let nodes: String = cluster.node(1).command(&ask).await.unwrap();
+        nodes.contains("master,fail ")
+    })
+    .await
+    .unwrap();
+    enqueue(&line, &queues, 0..50).await;
+    wait_until("the jobs of the others", PLENTY, || async {
+        executions.lock().len() == 50 * 2
+    })
+    .await
+    .unwrap();
+    let away = |(queue, _): &(String, String)| *queue == queues[0];
+    assert!(!executions.lock().keys().any(away));
+    cluster.restart(0).await.unwrap();
+    line.drained().await;
+    wait_until("all jobs", PLENTY, || async {
+        executions.lock().len() == 50 * 3
+    })
+    .await
+    .unwrap();
+    stop.send(()).unwrap();
+    run.await.unwrap();
+    assert!(executions.lock().values().all(|count| *count == 1));
 }
 
 #[tokio::test]

@@ -7,11 +7,13 @@ use seawall::{
     Seawall,
     chaos::{Fault, FaultProxy, RedisServer, wait_until},
     job::Retries,
-    spool::TailOptions,
+    spool::{Overflow, TailOptions},
     worker::{Delivery, Failure},
 };
 
-use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, text};
+use crate::support::{
+    Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gauge, text,
+};
 
 /// Notes payload and attempt, and ends once the gate is open.
 fn gated(
@@ -224,9 +226,21 @@ async fn a_cut_off_worker_finishes_what_it_has_and_keeps_it() {
 
 #[tokio::test]
 async fn completions_that_no_disk_takes_are_kept_in_memory() {
+    completions_that_find_no_room(Overflow::Reject, "refused").await;
+}
+
+/// A spool that may throw away what is newest has not kept it.
+#[tokio::test]
+async fn completions_that_the_spool_drops_are_kept_in_memory() {
+    completions_that_find_no_room(Overflow::DropNewest, "dropped").await;
+}
+
+async fn completions_that_find_no_room(overflow: Overflow, outcome: &str) {
     let mut bench = Bench::new().await;
     let registry = Registry::new();
-    let builder = bench.builder().spool(|spool| spool.with_max_records(2));
+    let builder = bench
+        .builder()
+        .spool(|spool| spool.with_max_records(2).with_overflow(overflow));
     let seawall = connected(builder.metrics(&registry)).await;
     let (executed, gate) = (Executed::default(), Gate::default());
     for number in 0..8 {
@@ -240,12 +254,14 @@ async fn completions_that_no_disk_takes_are_kept_in_memory() {
     bench.redis.kill().await.unwrap();
     gate.open();
     let kept = || counter(&registry, "seawall_worker_completions_kept_total", &["q"]);
-    let refused = || counter(&registry, "seawall_enqueued_total", &["q", "refused"]);
+    let refused = || counter(&registry, "seawall_enqueued_total", &["q", outcome]);
     wait_until("some to be refused", PATIENCE, || async {
         kept() == 2.0 && refused() >= 6.0
     })
     .await
     .unwrap();
+    let unsettled = gauge(&registry, "seawall_worker_completions_unsettled");
+    assert_eq!(unsettled, 6.0);
     bench.redis.restart().await.unwrap();
     bench.emptied().await;
     let report = run.stop().await;
