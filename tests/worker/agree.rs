@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use prometheus::Registry;
-use redis::{FromRedisValue, ToRedisArgs};
 use seawall::{
     Job, Seawall,
     chaos::{Fault, FaultProxy, RedisServer, wait_until},
@@ -15,7 +13,7 @@ use seawall::{
 };
 
 use crate::support::{
-    Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gauge, text,
+    Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gated, gauge, text,
 };
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -26,48 +24,20 @@ fn worker(seawall: &Seawall) -> Builder {
     worker.lease(LEASE).retries(retries).poison_after(5)
 }
 
-/// Notes payload and attempt, and ends once the gate is open.
-fn gated(
-    executed: &Executed,
-    gate: &Gate,
-) -> impl Fn(Delivery) -> BoxFuture<'static, Result<(), Failure>> + use<> {
-    let (executed, gate) = (executed.clone(), gate.clone());
-    move |job: Delivery| {
-        let (executed, gate) = (executed.clone(), gate.clone());
-        Box::pin(async move {
-            executed.note(format!("{} {}", text(job.payload()), job.attempt()));
-            gate.passed().await;
-            Ok(())
-        })
-    }
-}
-
-/// Changes a key of the queue by hand, or looks at one.
-async fn hand<T: FromRedisValue>(
-    bench: &Bench,
-    command: &str,
-    key: &str,
-    args: impl ToRedisArgs,
-) -> T {
-    let mut cmd = redis::cmd(command);
-    cmd.arg(format!("seawall:{{q}}:{key}")).arg(args);
-    bench.redis.command(&cmd).await.unwrap()
-}
-
 fn field(id: JobId) -> Vec<u8> {
     id.as_bytes().to_vec()
 }
 
 /// The token of the only worker there is.
 async fn token(bench: &Bench) -> String {
-    let mut tokens: Vec<String> = hand(bench, "ZRANGE", "workers", ("0", "-1")).await;
+    let mut tokens: Vec<String> = bench.hand("ZRANGE", "workers", ("0", "-1")).await;
     assert_eq!(tokens.len(), 1);
     tokens.remove(0)
 }
 
 /// A worker that has a lease, and is never heard of.
 async fn somebody(bench: &Bench) {
-    let _: u64 = hand(bench, "ZADD", "workers", ("9e15", "somebody")).await;
+    let _: u64 = bench.hand("ZADD", "workers", ("9e15", "somebody")).await;
 }
 
 /// Notes when it is dropped.
@@ -109,13 +79,17 @@ async fn executions_that_are_no_longer_the_workers_are_cancelled() {
     executed.reach(3).await;
     // As a failover may leave it: another has it now, and nothing is known of a lease that ended.
     somebody(&bench).await;
-    let _: u64 = hand(&bench, "HSET", "running", (field(taken), "2 somebody")).await;
+    let _: u64 = bench
+        .hand("HSET", "running", (field(taken), "2 somebody"))
+        .await;
     // Its failure is known, and what it is to wait for.
-    let _: u64 = hand(&bench, "HSET", "failures", (field(decided), "1 0\n")).await;
-    let _: u64 = hand(&bench, "ZADD", "later", ("9e15", field(decided))).await;
-    let _: u64 = hand(&bench, "HDEL", "running", field(decided)).await;
+    let _: u64 = bench
+        .hand("HSET", "failures", (field(decided), "1 0\n"))
+        .await;
+    let _: u64 = bench.hand("ZADD", "later", ("9e15", field(decided))).await;
+    let _: u64 = bench.hand("HDEL", "running", field(decided)).await;
     // Nothing is known of that it has begun.
-    let _: u64 = hand(&bench, "HDEL", "running", field(kept)).await;
+    let _: u64 = bench.hand("HDEL", "running", field(kept)).await;
     executed.reach(7).await;
     let mut cancelled = executed.all().split_off(3);
     cancelled.sort();
@@ -136,7 +110,7 @@ async fn executions_that_are_no_longer_the_workers_are_cancelled() {
     .unwrap();
     let report = run.stop().await;
     assert_eq!((report.lost, report.succeeded, report.released), (2, 1, 0));
-    let by: String = hand(&bench, "HGET", "running", field(taken)).await;
+    let by: String = bench.hand("HGET", "running", field(taken)).await;
     assert_eq!(by, "2 somebody");
 }
 
@@ -162,8 +136,8 @@ async fn a_later_job_of_the_same_id_takes_the_place_of_one_that_redis_has_lost()
     });
     let id = enqueue(&seawall, "one").await;
     executed.reach(1).await;
-    let _: u64 = hand(&bench, "HDEL", "running", field(id)).await;
-    let _: u64 = hand(&bench, "HDEL", "jobs", field(id)).await;
+    let _: u64 = bench.hand("HDEL", "running", field(id)).await;
+    let _: u64 = bench.hand("HDEL", "jobs", field(id)).await;
     let two = Job::new("q", "two").for_worker().with_id(id);
     let _ = seawall.enqueue(two).await.unwrap();
     executed.reach(3).await;
@@ -194,7 +168,9 @@ async fn a_job_that_is_anothers_before_there_is_a_slot_for_it_is_not_begun() {
     .await
     .unwrap();
     somebody(&bench).await;
-    let _: u64 = hand(&bench, "HSET", "running", (field(waits), "2 somebody")).await;
+    let _: u64 = bench
+        .hand("HSET", "running", (field(waits), "2 somebody"))
+        .await;
     wait_until("it to be noticed", PATIENCE, || async {
         counter(&registry, "seawall_worker_leases_lost_total", &["q"]) > 0.0
     })
@@ -298,7 +274,7 @@ async fn what_dead_workers_left_counts_as_such_although_the_answer_that_had_it_w
     let first = Run::start(worker(&seawall), gated(&executed, &gate));
     executed.reach(1).await;
     first.abort().await;
-    let by = async || -> String { hand(&bench, "HGET", "running", field(dies)).await };
+    let by = async || -> String { bench.hand("HGET", "running", field(dies)).await };
     let before = by().await;
     // Long enough to see what an answer has in it before it arrives.
     proxy.set(Fault::Latency(Duration::from_millis(300)));
@@ -311,7 +287,7 @@ async fn what_dead_workers_left_counts_as_such_although_the_answer_that_had_it_w
     proxy.cut();
     // So is the answer to what it asks then.
     let token = by().await.split_off(2);
-    let turn = async || -> Vec<u8> { hand(&bench, "HGET", "turns", &token).await };
+    let turn = async || -> Vec<u8> { bench.hand("HGET", "turns", &token).await };
     let claim = turn().await;
     wait_until("another turn", PATIENCE, || async { turn().await != claim })
         .await
@@ -365,7 +341,7 @@ async fn jobs_that_do_not_fit_into_an_answer_once_more_are_executed_all_the_same
 
 /// What looks at everything that runs do, if nobody has looked lately.
 async fn looks(bench: &Bench) -> u64 {
-    let _: u64 = hand(bench, "HDEL", "turns", "clean until").await;
+    let _: u64 = bench.hand("HDEL", "turns", "clean until").await;
     let info: String = bench.ask(&["INFO", "commandstats"]).await;
     let scans = info.split_once("cmdstat_hscan:calls=");
     scans.map_or(0, |(_, rest)| {
@@ -399,13 +375,13 @@ async fn what_runs_under_a_workers_name_and_was_finished_by_it_is_not_executed_a
     let id = enqueue(&seawall, "job").await;
     let run = Run::start(worker(&seawall), gated(&executed, &gate));
     executed.reach(1).await;
-    let record: Vec<u8> = hand(&bench, "HGET", "jobs", field(id)).await;
+    let record: Vec<u8> = bench.hand("HGET", "jobs", field(id)).await;
     gate.open();
     bench.emptied().await;
     // As a failover may leave it.
     let running = format!("1 {}", token(&bench).await);
-    let _: u64 = hand(&bench, "HSET", "jobs", (field(id), record)).await;
-    let _: u64 = hand(&bench, "HSET", "running", (field(id), running)).await;
+    let _: u64 = bench.hand("HSET", "jobs", (field(id), record)).await;
+    let _: u64 = bench.hand("HSET", "running", (field(id), running)).await;
     wait_until("it to be found", PATIENCE, || async {
         looks(&bench).await > 0 && bench.places().await == [0; 5]
     })
@@ -431,15 +407,17 @@ async fn what_a_dead_worker_left_is_found_among_very_much_that_runs() {
             id[4..8].copy_from_slice(&number.to_be_bytes());
             entries.push((id.to_vec(), "1 somebody"));
         }
-        let _: u64 = hand(&bench, "HSET", "running", entries).await;
+        let _: u64 = bench.hand("HSET", "running", entries).await;
     }
     for number in 0..20 {
         let job = Job::new("q", number.to_string()).for_worker();
         let job = job.delayed(Duration::from_secs(3600));
         let id = field(job.id());
         let _ = seawall.enqueue(job).await.unwrap();
-        let _: u64 = hand(&bench, "HSET", "running", (id.clone(), "1 nobody")).await;
-        let _: u64 = hand(&bench, "ZREM", "later", id).await;
+        let _: u64 = bench
+            .hand("HSET", "running", (id.clone(), "1 nobody"))
+            .await;
+        let _: u64 = bench.hand("ZREM", "later", id).await;
     }
     let run = Run::start(worker(&seawall), gated(&executed, &gate));
     executed.reach(20).await;

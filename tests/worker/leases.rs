@@ -17,7 +17,9 @@ use seawall::{
 };
 use tokio::sync::Semaphore;
 
-use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, text};
+use crate::support::{
+    Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gated_attempts, text,
+};
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -96,17 +98,7 @@ async fn a_handler_may_run_for_longer_than_the_lease() {
     let registry = Registry::new();
     let seawall = connected(bench.builder().metrics(&registry)).await;
     let (executed, gate) = (Executed::default(), Gate::default());
-    let handler = || {
-        let (executed, gate) = (executed.clone(), gate.clone());
-        move |job: Delivery| {
-            let (executed, gate) = (executed.clone(), gate.clone());
-            async move {
-                executed.note(job.attempt());
-                gate.passed().await;
-                Ok::<_, Failure>(())
-            }
-        }
-    };
+    let handler = || gated_attempts(&executed, &gate);
     enqueue(&seawall, "long").await;
     let one = Run::start(worker(&seawall), handler());
     let other = Run::start(worker(&seawall), handler());
@@ -300,17 +292,7 @@ async fn nobody_looks_through_all_that_is_running_again_and_again() {
     let bench = Bench::new().await;
     let seawall = bench.seawall().await;
     let (executed, gate) = (Executed::default(), Gate::default());
-    let handler = || {
-        let (executed, gate) = (executed.clone(), gate.clone());
-        move |job: Delivery| {
-            let (executed, gate) = (executed.clone(), gate.clone());
-            async move {
-                executed.note(job.attempt());
-                gate.passed().await;
-                Ok::<_, Failure>(())
-            }
-        }
-    };
+    let handler = || gated_attempts(&executed, &gate);
     for number in 0..8 {
         enqueue(&seawall, number).await;
     }

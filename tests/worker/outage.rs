@@ -12,24 +12,8 @@ use seawall::{
 };
 
 use crate::support::{
-    Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gauge, text,
+    Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gated, gauge, text,
 };
-
-/// Notes payload and attempt, and ends once the gate is open.
-fn gated(
-    executed: &Executed,
-    gate: &Gate,
-) -> impl Fn(Delivery) -> futures_util::future::BoxFuture<'static, Result<(), Failure>> + use<> {
-    let (executed, gate) = (executed.clone(), gate.clone());
-    move |job: Delivery| {
-        let (executed, gate) = (executed.clone(), gate.clone());
-        Box::pin(async move {
-            executed.note(format!("{} {}", text(job.payload()), job.attempt()));
-            gate.passed().await;
-            Ok(())
-        })
-    }
-}
 
 #[tokio::test]
 async fn an_idle_worker_goes_on_when_redis_is_back() {

@@ -10,7 +10,9 @@ use seawall::{
     worker::{Builder, Delivery, Failure},
 };
 
-use crate::support::{Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gauge};
+use crate::support::{
+    Bench, Executed, Gate, PATIENCE, Run, connected, counter, enqueue, gated_attempts, gauge,
+};
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -38,17 +40,7 @@ async fn a_redis_that_refuses_writes_for_longer_than_a_lease_makes_nobody_dead()
     for number in 0..3 {
         enqueue(&seawall, number).await;
     }
-    let handler = || {
-        let (executed, gate) = (executed.clone(), gate.clone());
-        move |job: Delivery| {
-            let (executed, gate) = (executed.clone(), gate.clone());
-            async move {
-                executed.note(job.attempt());
-                gate.passed().await;
-                Ok::<_, Failure>(())
-            }
-        }
-    };
+    let handler = || gated_attempts(&executed, &gate);
     // Longer than a worker may wait before it asks again.
     let worker = || worker(&seawall).lease(3 * LEASE);
     let runs = [(); 3].map(|()| Run::start(worker(), handler()));
@@ -217,17 +209,7 @@ async fn a_worker_whose_completions_are_refused_takes_nothing_over() {
     let dir = tempfile::tempdir().unwrap();
     let other = connected(Seawall::builder(&bench.redis.url(), dir.path()).unwrap()).await;
     let (executed, gate) = (Executed::default(), Gate::default());
-    let handler = || {
-        let (executed, gate) = (executed.clone(), gate.clone());
-        move |job: Delivery| {
-            let (executed, gate) = (executed.clone(), gate.clone());
-            async move {
-                executed.note(job.attempt());
-                gate.passed().await;
-                Ok::<_, Failure>(())
-            }
-        }
-    };
+    let handler = || gated_attempts(&executed, &gate);
     enqueue(&other, "refused").await;
     let run = Run::start(worker(&seawall), handler());
     executed.reach(1).await;

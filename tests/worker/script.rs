@@ -92,20 +92,8 @@ async fn leave(bench: &Bench, in_doubt: bool) {
     let _: u64 = run(bench, LEAVE, args).await.unwrap();
 }
 
-/// Changes a key of the queue, or looks at one.
-async fn hand<T: FromRedisValue>(
-    bench: &Bench,
-    command: &str,
-    key: &str,
-    args: impl ToRedisArgs,
-) -> T {
-    let mut cmd = redis::cmd(command);
-    cmd.arg(format!("seawall:{{q}}:{key}")).arg(args);
-    bench.redis.command(&cmd).await.unwrap()
-}
-
 async fn put(bench: &Bench, command: &str, key: &str, args: impl ToRedisArgs) {
-    let _: u64 = hand(bench, command, key, args).await;
+    let _: u64 = bench.hand(command, key, args).await;
 }
 
 async fn ready(seawall: &Seawall) -> Id {
@@ -234,7 +222,7 @@ async fn what_has_expired_is_forgotten_and_nothing_else() {
             ("HLEN", "failures"),
             ("HLEN", "jobs"),
         ] {
-            sizes.push(hand(&bench, command, key, None::<&str>).await);
+            sizes.push(bench.hand(command, key, None::<&str>).await);
         }
         sizes
     };
@@ -406,8 +394,8 @@ async fn whoever_leaves_jobs_behind_wakes_another() {
         ..Asks::default()
     };
     let woken = async || -> u64 {
-        let woken = hand(&bench, "LLEN", "wake", None::<&str>).await;
-        let _: u64 = hand(&bench, "DEL", "wake", None::<&str>).await;
+        let woken = bench.hand("LLEN", "wake", None::<&str>).await;
+        let _: u64 = bench.hand("DEL", "wake", None::<&str>).await;
         woken
     };
     for _ in 0..2 {
@@ -442,8 +430,8 @@ async fn a_key_that_is_something_else_stops_a_turn_before_it_has_changed_anythin
         let bench = Bench::new().await;
         let seawall = bench.seawall().await;
         ready(&seawall).await;
-        let _: u64 = hand(&bench, "DEL", key, None::<&str>).await;
-        let _: String = hand(&bench, "SET", key, "of somebody else").await;
+        let _: u64 = bench.hand("DEL", key, None::<&str>).await;
+        let _: String = bench.hand("SET", key, "of somebody else").await;
         let asks = Asks {
             number: 1,
             wanted: 1,
@@ -451,7 +439,7 @@ async fn a_key_that_is_something_else_stops_a_turn_before_it_has_changed_anythin
             ..Asks::default()
         };
         try_turn(&bench, asks).await.unwrap_err();
-        let left: u64 = hand(&bench, "LLEN", "ready", None::<&str>).await;
+        let left: u64 = bench.hand("LLEN", "ready", None::<&str>).await;
         assert_eq!(left, 1, "{key}");
     }
 }
@@ -469,10 +457,10 @@ async fn who_leaves_is_forgotten_and_takes_no_more_if_a_turn_may_be_under_way() 
     };
     let known = async || -> [u64; 4] {
         [
-            hand(&bench, "ZCARD", "workers", None::<&str>).await,
-            hand(&bench, "HLEN", "about", None::<&str>).await,
-            hand(&bench, "HEXISTS", "turns", "me").await,
-            hand(&bench, "HEXISTS", "turns", "clean until").await,
+            bench.hand("ZCARD", "workers", None::<&str>).await,
+            bench.hand("HLEN", "about", None::<&str>).await,
+            bench.hand("HEXISTS", "turns", "me").await,
+            bench.hand("HEXISTS", "turns", "clean until").await,
         ]
     };
     turn(&bench, asks(1)).await;

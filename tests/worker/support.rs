@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use redis::FromRedisValue;
+use redis::{FromRedisValue, ToRedisArgs};
 use seawall::{
     Job, Seawall,
     chaos::{RedisServer, wait_until},
     job::JobId,
     stack,
-    worker::{self, IntoHandler, WorkerError, WorkerReport},
+    worker::{self, Delivery, Failure, IntoHandler, WorkerError, WorkerReport},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -47,6 +48,18 @@ impl Bench {
     pub(crate) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut cmd = redis::cmd(words[0]);
         cmd.arg(&words[1..]);
+        self.redis.command(&cmd).await.unwrap()
+    }
+
+    /// Changes a key of the queue `q` by hand, or looks at one.
+    pub(crate) async fn hand<T: FromRedisValue>(
+        &self,
+        command: &str,
+        key: &str,
+        args: impl ToRedisArgs,
+    ) -> T {
+        let mut cmd = redis::cmd(command);
+        cmd.arg(format!("seawall:{{q}}:{key}")).arg(args);
         self.redis.command(&cmd).await.unwrap()
     }
 
@@ -91,6 +104,39 @@ pub(crate) async fn enqueue(seawall: &Seawall, payload: impl ToString) -> JobId 
     let id = job.id();
     let _ = seawall.enqueue(job).await.unwrap();
     id
+}
+
+/// A handler that notes payload and attempt, and ends once the gate is open.
+pub(crate) fn gated(executed: &Executed, gate: &Gate) -> impl Fn(Delivery) -> Handling + use<> {
+    noting(executed, gate, |job| {
+        format!("{} {}", text(job.payload()), job.attempt())
+    })
+}
+
+/// The same, of the attempt alone.
+pub(crate) fn gated_attempts(
+    executed: &Executed,
+    gate: &Gate,
+) -> impl Fn(Delivery) -> Handling + use<> {
+    noting(executed, gate, |job| job.attempt().to_string())
+}
+
+type Handling = BoxFuture<'static, Result<(), Failure>>;
+
+fn noting(
+    executed: &Executed,
+    gate: &Gate,
+    note: fn(&Delivery) -> String,
+) -> impl Fn(Delivery) -> Handling + use<> {
+    let (executed, gate) = (executed.clone(), gate.clone());
+    move |job: Delivery| {
+        let (executed, gate) = (executed.clone(), gate.clone());
+        Box::pin(async move {
+            executed.note(note(&job));
+            gate.passed().await;
+            Ok(())
+        })
+    }
 }
 
 /// A worker that runs until it is stopped.
