@@ -71,7 +71,7 @@ use uuid::Uuid;
 
 pub use self::{
     destination::Destination,
-    task::{Handling, PROCEDURE, Retries},
+    task::{Handling, PROCEDURE, Retries, Step},
 };
 use crate::{error::Error, sequence::Write};
 

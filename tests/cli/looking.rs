@@ -1,9 +1,9 @@
 //! stat, ls, show, verify, parked: what they say of a spool, and what they keep to themselves.
 
-use seawall::{Seawall, spool::SpoolOptions};
+use seawall::{Job, Seawall, job::PROCEDURE, sequence::Write, spool::SpoolOptions};
 use serde_json::{Value, json};
 
-use super::support::{LANE, OTHER, Scene, fixed, leave, run};
+use super::support::{LANE, OTHER, Scene, fixed, leave, of, record, run};
 
 /// The line that begins with `name`, without it.
 fn field<'a>(out: &'a str, name: &str) -> &'a str {
@@ -141,6 +141,31 @@ re\\u{{1b}}[31mports  lane {OTHER}  1 record
             said.all()
         );
     }
+}
+
+#[tokio::test]
+async fn what_is_done_to_a_job_of_a_worker_is_shown_with_its_id() {
+    let scene = Scene::new();
+    let job = Job::new("emails", "secret").for_worker();
+    let id = job.id();
+    let add = job.into_write().unwrap();
+    let lost = Write::procedure("emails", &PROCEDURE, "of a newer version");
+    let records = [record(LANE, 3, &add), record(LANE, 4, &lost)];
+    of(&scene.path("spool"), records.into()).await;
+    let said = run(&["show", &scene.at("spool")]).await.ends(0);
+    for shown in [format!("job   add {id}"), "job   queue".to_owned()] {
+        assert!(said.out.contains(&shown), "{shown}: {}", said.out);
+    }
+    assert!(!said.all().contains("secret"));
+    let said = run(&["show", "--payload", "--json", &scene.at("spool")])
+        .await
+        .ends(0);
+    let records = said.lines();
+    assert_eq!(records[0]["commands"], json!(["add", id.to_string()]));
+    assert_eq!(
+        records[1]["payload"],
+        json!([{"text": "of a newer version"}])
+    );
 }
 
 #[tokio::test]

@@ -188,9 +188,15 @@ pub(crate) async fn fixed(dir: &Path) {
         attempts: 1,
     });
     records.push(parked);
+    of(dir, records).await;
+}
+
+/// A spool of these records.
+pub(crate) async fn of(dir: &Path, records: Vec<Record>) {
+    let count = records.len() as u64;
     let mut spool = Stopped::create(dir).await.unwrap();
     let restored = spool.restore(records).await.unwrap();
-    assert_eq!((restored.written, restored.present), (7, 0));
+    assert_eq!((restored.written, restored.present), (count, 0));
     spool.close().await.unwrap();
 }
 

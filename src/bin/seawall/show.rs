@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use seawall::{
+    job::{PROCEDURE, Step},
     sequence::{Action, Side, Write},
     spool::{
         Spoolable,
@@ -160,7 +161,7 @@ pub(crate) struct Content {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
-    /// The names of a group's commands.
+    /// The names of a group's commands, or what is done to which job.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     commands: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -271,8 +272,17 @@ impl Content {
                 content.payload = payload.then(|| parts.collect());
             }
             Action::Procedure { name, argument, .. } => {
-                content.commands = vec![name.to_owned()];
-                content.payload = payload.then(|| vec![Part::of(argument)]);
+                let step = Some(argument).filter(|_| name == PROCEDURE.name());
+                let (commands, shown) = match step.and_then(|argument| Step::read(argument)) {
+                    Some(Step { verb, job, .. }) => (
+                        vec![verb.to_owned(), job.to_string()],
+                        // Behind the verb's letter and the id.
+                        &argument[17..],
+                    ),
+                    None => (vec![name.to_owned()], &argument[..]),
+                };
+                content.commands = commands;
+                content.payload = payload.then(|| vec![Part::of(shown)]);
             }
             _ => {}
         }
@@ -332,6 +342,7 @@ pub(crate) fn kind(write: &Write) -> &'static str {
         Action::Push {
             side: Side::Back, ..
         } => "RPUSH",
+        Action::Procedure { name, .. } if name == PROCEDURE.name() => "job",
         Action::Procedure { .. } => "procedure",
         _ => "group",
     }

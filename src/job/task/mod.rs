@@ -10,7 +10,11 @@ mod operation;
 mod record;
 mod retries;
 
-pub use self::{handling::Handling, operation::PROCEDURE, retries::Retries};
+pub use self::{
+    handling::Handling,
+    operation::{PROCEDURE, Step},
+    retries::Retries,
+};
 pub(crate) use self::{
     handling::millis_in,
     keys::Keys,

@@ -14,6 +14,33 @@ use crate::{
 /// by hand is told with [`SequenceLayer::with_procedure`](crate::sequence::SequenceLayer::with_procedure).
 pub static PROCEDURE: Procedure = Procedure::new("queue", include_str!("queue.lua"), Keys::written);
 
+/// What a record for the [`PROCEDURE`] does, and to which job: for whoever wants to show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Step {
+    /// `add`, `end`, `retry`, `bury` (a dead letter) or `release` (as if it had not begun).
+    pub verb: &'static str,
+    /// Which job.
+    pub job: JobId,
+}
+
+impl Step {
+    /// Of what the procedure is given. `None` if that is not of this version, or of another procedure.
+    pub fn read(argument: &[u8]) -> Option<Self> {
+        let (kind, rest) = argument.split_first()?;
+        let verb = match kind {
+            b'A' => "add",
+            b'E' => "end",
+            b'R' => "retry",
+            b'D' => "bury",
+            b'G' => "release",
+            _ => return None,
+        };
+        let job = JobId::from_bytes(*rest.first_chunk()?);
+        Some(Self { verb, job })
+    }
+}
+
 /// A new job, unless the queue has this id already, as one record of a lane.
 pub(crate) fn add(queue: Arc<str>, id: JobId, record: &Record) -> Write {
     let mut packed = Vec::with_capacity(HEAD + record.size());
@@ -214,6 +241,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_no_operation_is_shown_as_none() {
+        for other in [&b""[..], b"A", b"A123456789012345", b"?1234567890123456"] {
+            assert_eq!(Step::read(other), None);
+        }
+    }
+
+    #[test]
     fn an_operation_is_packed_as_the_script_reads_it() {
         let execution = Execution {
             id: JobId::from_bytes([7; 16]),
@@ -260,6 +294,8 @@ mod tests {
             let (kind, outcome) = letters.split_at(1);
             let expected = [kind, &born, outcome, numbers, rest].concat();
             assert_eq!(operation.packed(), expected, "{operation:?}");
+            let step = Step::read(&expected).expect("it is one");
+            assert_eq!(step.job, execution.id);
         }
     }
 }
