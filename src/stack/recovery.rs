@@ -47,11 +47,7 @@ impl Recovery {
                         breaker.probe_now();
                     },
                     changed = states.changed() => {
-                        let state = states.borrow_and_update().state;
-                        let opened = state == State::Open;
-                        if state == State::Closed {
-                            trust = Trust::default();
-                        }
+                        let opened = states.borrow_and_update().state == State::Open;
                         let status = *connection.borrow();
                         if changed.is_err() {
                             break;
@@ -96,28 +92,29 @@ fn is_fresh(status: Status, excused: Option<u64>, now: Instant) -> bool {
 /// How long after a connection was made the calls of the one before it may still be counted.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Whether Redis is worth a call since it has answered a probe again: longer and longer not, if the calls fail all
-/// the same. It may be they that keep it from answering.
+/// Whether Redis is worth a call since it has answered a probe again: a few times in a while. One that has too much
+/// to do answers probes too, and needs the breaker's growing open time.
 #[derive(Debug, Default)]
 struct Trust {
-    next: Option<(Instant, Duration)>,
+    /// When it was given last, in turns.
+    given: [Option<Instant>; 3],
+    next: usize,
 }
 
 impl Trust {
     fn is_given(&mut self, now: Instant) -> bool {
-        let pause = match self.next {
-            Some((at, _)) if now < at => return false,
-            Some((_, pause)) => (2 * pause).min(LONGEST_PAUSE),
-            None => FIRST_PAUSE,
-        };
-        self.next = Some((now + pause, pause));
+        let last = &mut self.given[self.next];
+        if last.is_some_and(|at| now < at + A_WHILE) {
+            return false;
+        }
+        *last = Some(now);
+        self.next = (self.next + 1) % self.given.len();
         true
     }
 }
 
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// As long as the breaker stays open at most, by default.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Three times the longest that the breaker stays open by default.
+const A_WHILE: Duration = Duration::from_secs(45);
 
 impl Drop for Recovery {
     fn drop(&mut self) {
@@ -192,10 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn a_redis_that_answers_probes_alone_is_trusted_less_and_less() {
+    fn a_redis_that_falls_silent_again_and_again_is_trusted_three_times_in_a_while() {
         let start = Instant::now();
         let mut trust = Trust::default();
-        let trusted = (0..60).filter(|second| trust.is_given(start + Duration::from_secs(*second)));
-        assert_eq!(trusted.collect::<Vec<_>>(), [0, 1, 3, 7, 15, 30, 45]);
+        let trusted =
+            (0..100).filter(|second| trust.is_given(start + Duration::from_secs(2 * second)));
+        let expected = [0, 1, 2, 23, 24, 25, 46, 47, 48, 69, 70, 71, 92, 93, 94];
+        assert_eq!(trusted.collect::<Vec<_>>(), expected);
     }
 }

@@ -90,7 +90,11 @@ if ARGV[7] ~= '' then
   end
 end
 
-local function tries(noted) return noted and tonumber(string.match(noted, '^%d+')) or 0 end
+-- As many as can be told, however many are noted.
+local MOST_TRIES = 4294967294
+local function tries(noted)
+  return noted and math.min(tonumber(string.match(noted, '^%d+')) or 0, MOST_TRIES) or 0
+end
 
 local first_execution = '1 ' .. token -- what most of them are
 local function execution(attempt)
@@ -101,7 +105,7 @@ end
 -- An entry of `running`.
 local function parts(value)
   local attempt, by = string.match(value, '^(%d+) (.*)$')
-  return tonumber(attempt) or 1, by
+  return math.min(tonumber(attempt) or 1, MOST_TRIES + 1), by
 end
 
 -- The fields of a hash; none if it is empty, which is soon known and often so.
@@ -310,4 +314,5 @@ elseif depths[2] == 0 then
   redis.call('DEL', wake)
 end
 local next_due = tonumber(redis.call('ZRANGEBYSCORE', later, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]) or -1
+next_due = math.min(next_due, 2 ^ 53)
 return {'ok', now, next_due, cursor, depths, taken, claimed, lost, own}

@@ -3,12 +3,12 @@
 use seawall::{
     Job,
     chaos::{RedisServer, wait_until},
-    job::{Destination, Handling},
-    sequence::Command,
+    job::{Destination, Handling, PROCEDURE},
+    sequence::{Action, Command, Write},
 };
 use std::time::Duration;
 
-use crate::queue::{Queue, key, operation};
+use crate::queue::{Queue, id, key, operation};
 
 #[tokio::test]
 async fn jobs_of_all_kinds_share_a_queue_and_keep_their_order() {
@@ -183,4 +183,40 @@ impl Queue {
     async fn contents_of(&self, hash: &str) -> usize {
         self.tell(redis::cmd("HLEN").arg(key(hash))).await
     }
+}
+
+#[tokio::test]
+async fn a_part_of_an_operation_is_refused_alone() {
+    let queue = Queue::new().await;
+    queue.apply(vec![operation("A", 2, &["job 2", "0"])]).await;
+    let mut begun = redis::cmd("HSET");
+    begun.arg(key("running")).arg(id(2).as_bytes()).arg("1 ann");
+    let _: u64 = queue.tell(&begun).await;
+    let whole = [
+        operation("A", 4, &["job 4", "0"]),
+        operation("E", 2, &["1", "ann", "s", "0", ""]),
+        operation("R", 2, &["1", "ann", "0", ""]),
+        operation("D", 2, &["1", "ann", "4000000000000", "10", ""]),
+        operation("G", 2, &["1", "ann"]),
+    ];
+    let parts = whole.iter().flat_map(|write| {
+        let Action::Procedure { argument, .. } = write.action() else {
+            panic!("{write:?}");
+        };
+        let part = |length| Write::procedure("q", &PROCEDURE, argument.slice(..length));
+        (0..argument.len()).map(part).collect::<Vec<_>>()
+    });
+    let parts: Vec<_> = parts.collect();
+    let count = parts.len();
+    let between = |number| operation("A", number, &[&format!("job {number}"), "0"]);
+    let mut all = vec![between(1)];
+    all.extend(parts);
+    all.push(between(3));
+    let receipts = queue.seawall.enqueue_all(all).await;
+    let refused = receipts.iter().filter(|receipt| receipt.is_err()).count();
+    assert_eq!(refused, count);
+    let contents = queue.contents().await;
+    assert_eq!(contents.jobs.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(contents.ready, [1, 2, 3].into());
+    assert_eq!(contents.running.len(), 1);
 }

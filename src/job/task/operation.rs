@@ -4,7 +4,7 @@ use std::{io::Write as _, sync::Arc};
 
 use bytes::{BufMut, Bytes};
 
-use super::{Keys, Record};
+use super::{Keys, Record, record::LATEST};
 use crate::{
     job::JobId,
     sequence::{Procedure, Write},
@@ -96,7 +96,8 @@ impl Due {
     fn number(self) -> u64 {
         match self {
             Self::Now => 0,
-            Self::At(ms) => ms,
+            // What is later is as good as never, and must not be taken for another number.
+            Self::At(ms) => ms.min(LATEST),
             Self::Alone => u64::MAX,
         }
     }

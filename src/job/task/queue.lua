@@ -235,19 +235,31 @@ local function give_back(id, operation)
   count('G')
 end
 
-local letter = string.byte
-local together = {[letter('A')] = add, [letter('E')] = finish}
-local singly = {[letter('R')] = again, [letter('D')] = bury, [letter('G')] = give_back}
+-- Where the run is in those that have one: behind its length, a number and more.
+local run_of = {E = 35, R = 34, D = 42, G = 26}
+
+-- The letter of an operation that has all that is looked at here.
+local function kind_of(operation)
+  local kind = string.sub(operation, 1, 1)
+  if kind == 'A' then return #operation >= 34 and kind end
+  local at = run_of[kind]
+  local length, digit = string.byte(operation, at or 0, at and at + 1)
+  return digit and digit >= 48 and digit <= 57 and length > 0 and #operation >= at + length and kind
+end
+
+local together = {A = add, E = finish}
+local singly = {R = again, D = bury, G = give_back}
 
 local from = first
 while from <= last do
-  local kind, to = letter(ARGV[from]), from
+  local kind, to = kind_of(ARGV[from]), from
+  if not kind then break end
   if singly[kind] then
     singly[kind](string.sub(ARGV[from], 2, 17), ARGV[from])
-  elseif together[kind] then
+  else
     -- Not the same job twice in one go: the second one must see what the first has done.
     local ids, seen = {}, {}
-    while to <= last and letter(ARGV[to]) == kind do
+    while to <= last and kind_of(ARGV[to]) == kind do
       local id = string.sub(ARGV[to], 2, 17)
       if seen[id] then break end
       seen[id] = true
@@ -256,8 +268,6 @@ while from <= last do
     end
     to = to - 1
     together[kind](ids, from)
-  else
-    error({err = 'ERR an operation of a newer version'})
   end
   done(to)
   from = to + 1
@@ -265,3 +275,4 @@ end
 
 for what, more in pairs(counts) do redis.pcall('HINCRBY', counters, names[what], more) end
 if woken and redis.call('LLEN', wake) == 0 then redis.pcall('RPUSH', wake, '1') end
+if from <= last then error({err = 'ERR an operation of a newer version, or a part of one'}) end

@@ -101,7 +101,7 @@ pub(crate) fn millis(at: SystemTime) -> u64 {
 }
 
 /// What a sorted set's score can still tell apart.
-const LATEST: u64 = 1 << 53;
+pub(super) const LATEST: u64 = 1 << 53;
 
 fn put(into: &mut Vec<u8>, part: &[u8]) {
     into.put_u32_le(u32::try_from(part.len()).expect("no part of a job has 4 GiB"));

@@ -83,7 +83,11 @@ pub(super) async fn connect(url: &str, spool: &Path, registry: &Registry) -> Sea
                 .with_probe(millis(100), millis(500))
                 .with_reconnect_delay(millis(5), millis(50))
         })
-        .breaker(BreakerOptions::default().with_open_time(millis(50)))
+        .breaker(
+            BreakerOptions::default()
+                .with_open_time(millis(50))
+                .with_open_time_cap(millis(500)),
+        )
         .spool(|options| {
             let replay = Replay::unpaced().with_delays(millis(5), millis(50));
             options.with_spool_after(millis(50)).with_replay(replay)
