@@ -196,7 +196,9 @@ impl Builder {
     /// jobs over.
     ///
     /// It is renewed each third of that while the worker lives, however long a handler runs. A handler must not block
-    /// its thread: that may keep the renewals from running as well.
+    /// its thread: that may keep the renewals from running as well. Nor is it renewed while the circuit breaker
+    /// refuses calls, which may go on after Redis is back: with less than twice the [longest
+    /// time](crate::breaker::BreakerOptions::with_open_time_cap) of that, a worker that lives may be taken for dead.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self

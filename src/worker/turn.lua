@@ -6,10 +6,12 @@
 --       3 lease     in ms: until then the worker counts as alive
 --       4 wanted    how many jobs at most
 --       5 claims    how many jobs of dead workers at most; 0: it may not look
---       6 cursor    where the last look for such jobs ended; 0 at first, or 'all' to look even if somebody has lately
---       7 about     JSON about the worker; '' leaves it, and what has expired, as it is
---       8 alone     1: it may have a job that may have no other such beside it
---       9 resync    1: what follows are the executions the worker has, each an id and an attempt
+--       6 until     when it may no longer look: a turn that Redis comes to late, since it stood still, must not take those
+--                   for dead who could not reach it meanwhile
+--       7 cursor    where the last look for such jobs ended; 0 at first, or 'all' to look even if somebody has lately
+--       8 about     JSON about the worker; '' leaves it, and what has expired, as it is
+--       9 alone     1: it may have a job that may have no other such beside it
+--      10 resync    1: what follows are the executions the worker has, each an id and an attempt
 --
 -- A turn that hands something out notes what, beside its number, until another one is not a resync: so a worker whose
 -- answer was lost is told again.
@@ -45,7 +47,7 @@ local noted_turn = redis.call('HGET', turns, token) or '0'
 local _, digits = string.find(noted_turn, '^%d+')
 if number <= tonumber(string.sub(noted_turn, 1, digits)) then return {'late', now} end
 -- What was handed out last: a blank, and ids of 16 bytes.
-local handed_out = ARGV[9] == '1' and string.sub(noted_turn, digits + 1) or ''
+local handed_out = ARGV[10] == '1' and string.sub(noted_turn, digits + 1) or ''
 
 -- A key that somebody else uses under one of these names must stop it here, not between taking a job out of one
 -- key and putting it into another.
@@ -69,8 +71,8 @@ if #due > 0 then
   redis.call('RPUSH', ready, unpack(due))
 end
 
-if ARGV[7] ~= '' then
-  redis.call('HSET', about, token, ARGV[7])
+if ARGV[8] ~= '' then
+  redis.call('HSET', about, token, ARGV[8])
   local old = due_by(gone, now - HOUR)
   if #old > 0 then
     redis.call('ZREM', gone, unpack(old))
@@ -153,9 +155,9 @@ end
 
 -- What the worker has, and what it should have: its last answers may have been lost, or a failover may have lost
 -- what Redis knew.
-if ARGV[9] == '1' then
+if ARGV[10] == '1' then
   local known, ids, again = {}, {}, {}
-  for at = 10, #ARGV, 2 do
+  for at = 11, #ARGV, 2 do
     ids[#ids + 1] = ARGV[at]
     known[ARGV[at]] = tonumber(ARGV[at + 1])
   end
@@ -196,9 +198,11 @@ end
 
 -- What dead workers have left. To look through all that is running is a lot, if each worker does so all the time: it is
 -- done when one has died, until somebody has seen everything, and once in a while.
-local cursor, most = ARGV[6], tonumber(ARGV[5])
+local cursor, most = ARGV[7], tonumber(ARGV[5])
 local looks = most > 0
-if looks then
+if looks and now > tonumber(ARGV[6]) then
+  looks, cursor = false, 'clean'
+elseif looks then
   local died = redis.call('ZRANGEBYSCORE', workers, '-inf', '(' .. text(now), 'LIMIT', 0, 100)
   for _, other in ipairs(died) do
     redis.call('ZREM', workers, other)
@@ -261,7 +265,7 @@ local wanted, chunk, rounds = tonumber(ARGV[4]), 4, 0
 -- One in which workers have died, so often that the next death would be the last: if it is alone then, it was the
 -- cause.
 local tried = 0
-while ARGV[8] == '1' and wanted > 0 and count == 0 and tried < 100 do
+while ARGV[9] == '1' and wanted > 0 and count == 0 and tried < 100 do
   tried = tried + 1
   local ids = redis.call('ZRANGEBYSCORE', later, '-inf', '(0', 'LIMIT', 0, 1)
   if #ids == 0 then break end
@@ -299,7 +303,7 @@ while count < wanted and bytes < MOST_BYTES and rounds < 100 do
   if chunk * bytes <= count * MOST_BYTES then chunk = math.min(4 * chunk, CHUNK) end
 end
 
-if ARGV[9] ~= '1' and hands > 0 then
+if ARGV[10] ~= '1' and hands > 0 then
   redis.call('HSET', turns, token, ARGV[2] .. ' ' .. table.concat(handed))
 end
 

@@ -27,6 +27,8 @@ pub(super) struct Turn<'a> {
     pub(super) alone: bool,
     /// Looks for what dead workers have left, from where the last look has ended.
     pub(super) claim_from: Option<&'a str>,
+    /// Until then by the clock of Redis, in milliseconds since 1970.
+    pub(super) claim_until: u64,
     /// About the worker, if it is time to say so again.
     pub(super) about: Option<&'a str>,
     /// All executions there are, if the worker's view and that of Redis may differ.
@@ -38,7 +40,7 @@ impl Turn<'_> {
     pub(super) fn call(&self, keys: &Keys, limit: Duration) -> RedisCall {
         let known = self.known.unwrap_or_default();
         let keys = keys.all();
-        let mut cmd = Cmd::with_capacity(13 + keys.len() + 2 * known.len(), 1024);
+        let mut cmd = Cmd::with_capacity(14 + keys.len() + 2 * known.len(), 1024);
         cmd.arg("EVALSHA").arg(TURN.get_hash()).arg(keys.len());
         for key in keys {
             cmd.arg(key);
@@ -49,6 +51,7 @@ impl Turn<'_> {
             .arg(lease)
             .arg(self.wanted)
             .arg(self.claim_from.map_or(0, |_| MOST_CLAIMS))
+            .arg(self.claim_until)
             .arg(self.claim_from.unwrap_or("0"))
             .arg(self.about.unwrap_or_default())
             .arg(i32::from(self.alone))

@@ -208,6 +208,49 @@ async fn a_cut_off_worker_finishes_what_it_has_and_keeps_it() {
     assert_eq!(executed.all(), ["job 1", "next 1"]);
 }
 
+/// Whoever was about to look for dead workers finds those whose leases have run out meanwhile.
+#[tokio::test]
+async fn a_redis_that_stands_still_for_longer_than_a_lease_takes_no_job_from_a_worker_that_lives() {
+    const LEASE: Duration = Duration::from_secs(1);
+    const WORKERS: u8 = 4;
+    let bench = Bench::new().await;
+    let (executed, gate) = (Executed::default(), Gate::default());
+    let (mut runs, mut dirs, mut registries) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..WORKERS {
+        let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::new());
+        let builder = Seawall::builder(&bench.redis.url(), dir.path()).unwrap();
+        let seawall = connected(builder.metrics(&registry)).await;
+        enqueue(&seawall, number).await;
+        let worker = seawall.worker("q").concurrency(1).lease(LEASE);
+        runs.push(Run::start(worker, gated(&executed, &gate)));
+        dirs.push(dir);
+        registries.push(registry);
+    }
+    executed.reach(WORKERS.into()).await;
+    let renewals = || -> f64 {
+        let of = |one| counter(one, "seawall_worker_renewals_total", &["q"]);
+        registries.iter().map(of).sum()
+    };
+    for _ in 0..3 {
+        let before = renewals();
+        wait_until("all to be allowed to look", PATIENCE, || async {
+            renewals() > before + f64::from(10 * WORKERS)
+        })
+        .await
+        .unwrap();
+        bench.redis.freeze().await.unwrap();
+        tokio::time::sleep(LEASE + LEASE / 4).await;
+        bench.redis.thaw().unwrap();
+    }
+    gate.open();
+    bench.emptied().await;
+    for run in runs {
+        let report = run.stop().await;
+        assert_eq!((report.started, report.lost, report.claimed), (1, 0, 0));
+    }
+    assert_eq!(executed.len(), usize::from(WORKERS), "{:?}", executed.all());
+}
+
 #[tokio::test]
 async fn completions_that_no_disk_takes_are_kept_in_memory() {
     completions_that_find_no_room(Overflow::Reject, "refused").await;

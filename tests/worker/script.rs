@@ -22,6 +22,8 @@ struct Asks<'a> {
     number: u64,
     wanted: usize,
     claims: usize,
+    /// Redis comes to it when nobody waits for it any more.
+    late: bool,
     about: &'a str,
     alone: bool,
     /// What it executes, if it asks for a comparison.
@@ -52,7 +54,9 @@ async fn run<T: FromRedisValue>(
 
 async fn try_turn(bench: &Bench, asks: Asks<'_>) -> redis::RedisResult<Answer> {
     let answer: Vec<Value> = run(bench, TURN, |cmd| {
-        cmd.arg(("me", asks.number, 60_000, asks.wanted, asks.claims, "0"));
+        let until = if asks.late { "1" } else { "9000000000000000" };
+        cmd.arg(("me", asks.number, 60_000, asks.wanted));
+        cmd.arg((asks.claims, until, "0"));
         cmd.arg((
             asks.about,
             i32::from(asks.alone),
@@ -381,6 +385,27 @@ async fn what_a_look_leaves_is_found_by_the_next_one_and_then_nobody_looks_for_a
     }
     turn(&bench, claims(5)).await;
     assert_eq!(turn(&bench, claims(6)).await.cursor, "clean");
+}
+
+/// It has lain in a socket while Redis stood still, and nobody could renew a lease.
+#[tokio::test]
+async fn a_look_that_redis_comes_to_late_takes_nobody_for_dead() {
+    let bench = Bench::new().await;
+    let seawall = bench.seawall().await;
+    let id = nowhere(&bench, &seawall, "").await;
+    put(&bench, "HSET", "running", (id, "1 other")).await;
+    put(&bench, "ZADD", "workers", ("1", "other")).await;
+    let claims = |number, late| Asks {
+        number,
+        claims: 1,
+        late,
+        ..Asks::default()
+    };
+    let late = turn(&bench, claims(1, true)).await;
+    assert_eq!((&*late.cursor, late.claimed.len()), ("clean", 0));
+    let gone: u64 = bench.hand("ZCARD", "gone", None::<&str>).await;
+    assert_eq!(gone, 0);
+    assert_eq!(turn(&bench, claims(2, false)).await.claimed.len(), 1);
 }
 
 #[tokio::test]

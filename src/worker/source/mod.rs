@@ -320,6 +320,7 @@ impl Source {
 
     /// Sends a turn.
     pub(super) fn ask(&mut self, purpose: Purpose, slots: usize, alone: bool, about: Option<&str>) {
+        let now = Instant::now();
         self.number += 1;
         self.passes_on = false;
         let known: Option<Vec<_>> = (purpose == Purpose::Resync).then(|| {
@@ -342,6 +343,8 @@ impl Source {
             wanted,
             alone,
             claim_from: (purpose == Purpose::Claim).then_some(cursor),
+            // Nobody waits for its answer longer than that.
+            claim_until: self.now_ms(now) + millis_in(self.limit()),
             about,
             known: known.as_deref(),
         };
@@ -351,7 +354,7 @@ impl Source {
             answer: self.line.call.clone().oneshot(call).boxed(),
             reserved: wanted,
             alone,
-            sent: Instant::now(),
+            sent: now,
             generation: self.status.generation,
             tells: about.is_some(),
         });

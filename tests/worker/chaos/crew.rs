@@ -84,9 +84,10 @@ pub(super) async fn connect(url: &str, spool: &Path, registry: &Registry) -> Sea
                 .with_reconnect_delay(millis(5), millis(50))
         })
         .breaker(
+            // No longer, since the leases are short.
             BreakerOptions::default()
                 .with_open_time(millis(50))
-                .with_open_time_cap(millis(500)),
+                .with_open_time_cap(millis(50)),
         )
         .spool(|options| {
             let replay = Replay::unpaced().with_delays(millis(5), millis(50));
