@@ -272,13 +272,12 @@ impl Content {
                 content.payload = payload.then(|| parts.collect());
             }
             Action::Procedure { name, argument, .. } => {
-                let step = Some(argument).filter(|_| name == PROCEDURE.name());
-                let (commands, shown) = match step.and_then(|argument| Step::read(argument)) {
-                    Some(Step { verb, job, .. }) => (
-                        vec![verb.to_owned(), job.to_string()],
-                        // Behind the verb's letter and the id.
-                        &argument[17..],
-                    ),
+                let step = match name == PROCEDURE.name() {
+                    true => Step::read(argument),
+                    false => None,
+                };
+                let (commands, shown) = match step {
+                    Some(step) => (vec![step.verb.to_owned(), step.job.to_string()], step.rest),
                     None => (vec![name.to_owned()], &argument[..]),
                 };
                 content.commands = commands;

@@ -17,16 +17,18 @@ pub static PROCEDURE: Procedure = Procedure::new("queue", include_str!("queue.lu
 /// What a record for the [`PROCEDURE`] does, and to which job: for whoever wants to show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Step {
+pub struct Step<'a> {
     /// `add`, `end`, `retry`, `bury` (a dead letter) or `release` (as if it had not begun).
     pub verb: &'static str,
     /// Which job.
     pub job: JobId,
+    /// All else, as the procedure reads it.
+    pub rest: &'a [u8],
 }
 
-impl Step {
+impl<'a> Step<'a> {
     /// Of what the procedure is given. `None` if that is not of this version, or of another procedure.
-    pub fn read(argument: &[u8]) -> Option<Self> {
+    pub fn read(argument: &'a [u8]) -> Option<Self> {
         let (kind, rest) = argument.split_first()?;
         let verb = match kind {
             b'A' => "add",
@@ -36,8 +38,9 @@ impl Step {
             b'G' => "release",
             _ => return None,
         };
-        let job = JobId::from_bytes(*rest.first_chunk()?);
-        Some(Self { verb, job })
+        let (id, rest) = rest.split_first_chunk()?;
+        let job = JobId::from_bytes(*id);
+        Some(Self { verb, job, rest })
     }
 }
 

@@ -47,6 +47,9 @@ local function number_at(operation, at)
   return a + 256 * (b + 256 * (c + 256 * (d + 256 * (e + 256 * (f + 256 * (g + 256 * h))))))
 end
 
+-- Where the run is in those that have one: behind its length, a digit and more.
+local run_of = {E = 35, R = 34, D = 42, G = 26}
+
 -- The execution, and where what is behind it begins.
 local function run_at(operation, at)
   local behind = at + 1 + string.byte(operation, at)
@@ -61,9 +64,9 @@ local function tries(id)
 end
 
 -- Whether the job that is there has not been decided about since this attempt, and is no later one of the same id.
-local function is_open(id, run, born)
+local function is_open(id, run, operation)
   local record = redis.call('HGET', jobs, id)
-  return record and string.sub(record, 2, 9) == born and tries(id) < tonumber(string.match(run, '^%d+'))
+  return record and string.sub(record, 2, 9) == string.sub(operation, 18, 25) and tries(id) < tonumber(string.match(run, '^%d+'))
 end
 
 -- Lua can pass some 8,000 values to a function, no more.
@@ -97,8 +100,6 @@ local function schedule(id, due)
   redis.call('ZADD', later, text(due), id)
 end
 
-local NEVER = string.rep('\0', 8)
-
 -- The operations from this place in ARGV on, which are of these jobs.
 local function add(ids, from)
   local there = fetched(jobs, ids)
@@ -110,8 +111,7 @@ local function add(ids, from)
       pairs_of[2 * news + 2] = string.sub(operation, 26)
       news = news + 1
       outcomes[news] = id
-      local due = string.sub(operation, 18, 25)
-      due = due == NEVER and 0 or number_at(due, 1)
+      local due = number_at(operation, 18)
       if due <= now then
         adds = adds + 1
         added[adds] = id
@@ -144,10 +144,10 @@ local function finish(ids, from)
   local sole
   for at, id in ipairs(ids) do
     local operation = ARGV[from + at - 1]
-    local run, behind = run_at(operation, 35)
+    local run, behind = run_at(operation, run_of.E)
     local is = by[at] == run
     if not is then
-      is = is_open(id, run, string.sub(operation, 18, 25))
+      is = is_open(id, run, operation)
       if is then elsewhere[#elsewhere + 1] = id end
     end
     if is then
@@ -188,14 +188,14 @@ local function decides(id, run, operation)
     redis.call('HDEL', running, id)
     return true
   end
-  if not is_open(id, run, string.sub(operation, 18, 25)) then return false end
+  if not is_open(id, run, operation) then return false end
   redis.call('ZREM', later, id)
   redis.call('ZREM', dead, id)
   return true
 end
 
 local function again(id, operation)
-  local run, behind = run_at(operation, 34)
+  local run, behind = run_at(operation, run_of.R)
   if not decides(id, run, operation) then return end
   -- The failures come last: should one of these be forbidden, the record comes again, and decides anew.
   if string.sub(operation, 26, 33) == ALONE then
@@ -215,7 +215,7 @@ local function forget(id)
 end
 
 local function bury(id, operation)
-  local run, behind = run_at(operation, 42)
+  local run, behind = run_at(operation, run_of.D)
   if not decides(id, run, operation) then return end
   local expires, most = number_at(operation, 26), number_at(operation, 34)
   redis.call('ZADD', dead, text(expires), id)
@@ -229,14 +229,11 @@ local function bury(id, operation)
 end
 
 local function give_back(id, operation)
-  local run = run_at(operation, 26)
+  local run = run_at(operation, run_of.G)
   if not decides(id, run, operation) then return end
   push('LPUSH', {id})
   count('G')
 end
-
--- Where the run is in those that have one: behind its length, a number and more.
-local run_of = {E = 35, R = 34, D = 42, G = 26}
 
 -- The letter of an operation that has all that is looked at here.
 local function kind_of(operation)
