@@ -22,15 +22,6 @@ fn worker(seawall: &Seawall) -> Builder {
     worker.lease(LEASE).retries(retries)
 }
 
-/// Who has a lease, by Redis's own clock.
-async fn alive(bench: &Bench) -> u64 {
-    let time: (u64, u64) = bench.ask(&["TIME"]).await;
-    let now = (time.0 * 1000 + time.1 / 1000).to_string();
-    bench
-        .ask(&["ZCOUNT", "seawall:{q}:workers", &now, "+inf"])
-        .await
-}
-
 #[tokio::test]
 async fn a_redis_that_refuses_writes_for_longer_than_a_lease_makes_nobody_dead() {
     let bench = Bench::new().await;
@@ -55,7 +46,7 @@ async fn a_redis_that_refuses_writes_for_longer_than_a_lease_makes_nobody_dead()
     .unwrap();
     let _: String = bench.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
     wait_until("all leases to end", PATIENCE, || async {
-        alive(&bench).await == 0
+        bench.alive().await == 0
     })
     .await
     .unwrap();
@@ -66,7 +57,7 @@ async fn a_redis_that_refuses_writes_for_longer_than_a_lease_makes_nobody_dead()
     })
     .await
     .unwrap();
-    assert_eq!(alive(&bench).await, 3);
+    assert_eq!(bench.alive().await, 3);
     gate.open();
     bench.emptied().await;
     for run in runs {

@@ -17,22 +17,18 @@ const LEASE: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn a_job_that_is_handed_out_to_a_worker_that_stands_still_is_anothers_after_the_lease() {
-    let bench = Bench::new().await;
-    let seawall = bench.seawall().await;
-    warm_up(&seawall).await;
-    enqueue(&seawall, "job").await;
-    let executed = Executed::default();
-    let process = Process::start();
-    let (slow, pause) = handed_out_to(&process, &bench, &executed).await;
-    let other = seawall.worker("q").lease(LEASE);
-    let other = Run::start(other, noting("other", &executed));
+    let scene = Scene::new().await;
+    let (slow, pause) = scene.handed_out().await;
+    let executed = &scene.executed;
+    let other = scene.seawall.worker("q").lease(LEASE);
+    let other = Run::start(other, noting("other", executed));
     executed.reach(1).await;
-    bench.emptied().await;
+    scene.bench.emptied().await;
     assert_eq!(other.stop().await.claimed, 1);
     drop(pause);
-    enqueue(&seawall, "next").await;
+    enqueue(&scene.seawall, "next").await;
     executed.reach(2).await;
-    bench.emptied().await;
+    scene.bench.emptied().await;
     let report = slow.stop().await;
     assert_eq!(executed.all(), ["other job 2", "slow next 1"]);
     assert_eq!((report.started, report.succeeded), (1, 1));
@@ -40,59 +36,75 @@ async fn a_job_that_is_handed_out_to_a_worker_that_stands_still_is_anothers_afte
 
 #[tokio::test]
 async fn a_job_that_is_handed_out_to_a_worker_that_stands_still_stays_its_own_if_nobody_wants_it() {
-    let bench = Bench::new().await;
-    let seawall = bench.seawall().await;
-    warm_up(&seawall).await;
-    enqueue(&seawall, "job").await;
-    let executed = Executed::default();
-    let process = Process::start();
-    let (slow, pause) = handed_out_to(&process, &bench, &executed).await;
+    let scene = Scene::new().await;
+    let (slow, pause) = scene.handed_out().await;
+    let executed = &scene.executed;
     wait_until("the lease to end", PATIENCE, || async {
-        leases(&bench).await == 0
+        scene.bench.alive().await == 0
     })
     .await
     .unwrap();
     drop(pause);
     executed.reach(1).await;
-    bench.emptied().await;
+    scene.bench.emptied().await;
     let report = slow.stop().await;
     assert_eq!(executed.all(), ["slow job 1"]);
     assert_eq!((report.started, report.released), (1, 0));
 }
 
-/// Redis has the scripts then, so that a turn is one call.
-async fn warm_up(seawall: &Seawall) {
-    let executed = Executed::default();
-    let run = Run::start(seawall.worker("q"), noting("first", &executed));
-    enqueue(seawall, "first").await;
-    executed.reach(1).await;
-    run.stop().await;
+/// A queue with a job, and a process whose worker is to stand still.
+struct Scene {
+    bench: Bench,
+    seawall: Seawall,
+    process: Process,
+    executed: Executed,
 }
 
-/// A worker of this process, which stands still after it has asked for a job and before it has read the answer.
-async fn handed_out_to(process: &Process, bench: &Bench, executed: &Executed) -> (Run, Pause) {
-    let _: String = bench.ask(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
-    let (url, handler) = (bench.redis.url(), noting("slow", executed));
-    let spool = process.spool.path().to_owned();
-    let start = async move {
-        let seawall = connected(Seawall::builder(&url, spool).unwrap()).await;
-        Run::start(seawall.worker("q").lease(LEASE), handler)
-    };
-    let run = process.runtime.spawn(start).await.unwrap();
-    wait_until("a turn to be on its way", PATIENCE, || async {
-        let clients: String = bench.ask(&["INFO", "clients"]).await;
-        !clients.contains("blocked_clients:0")
-    })
-    .await
-    .unwrap();
-    let pause = process.stand_still().await;
-    let _: String = bench.ask(&["CLIENT", "UNPAUSE"]).await;
-    wait_until("the job to be handed out", PATIENCE, || async {
-        bench.places().await == [1, 0, 0, 1, 0]
-    })
-    .await
-    .unwrap();
-    (run, pause)
+impl Scene {
+    async fn new() -> Self {
+        let bench = Bench::new().await;
+        let seawall = bench.seawall().await;
+        // Redis has the scripts then, so that a turn is one call.
+        let executed = Executed::default();
+        let run = Run::start(seawall.worker("q"), noting("first", &executed));
+        enqueue(&seawall, "first").await;
+        executed.reach(1).await;
+        run.stop().await;
+        enqueue(&seawall, "job").await;
+        Self {
+            bench,
+            seawall,
+            process: Process::start(),
+            executed: Executed::default(),
+        }
+    }
+
+    /// A worker of the process, which stands still after it has asked for a job and before it has read the answer.
+    async fn handed_out(&self) -> (Run, Pause) {
+        let bench = &self.bench;
+        let _: String = bench.ask(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
+        let (url, handler) = (bench.redis.url(), noting("slow", &self.executed));
+        let spool = self.process.spool.path().to_owned();
+        let start = async move {
+            let seawall = connected(Seawall::builder(&url, spool).unwrap()).await;
+            Run::start(seawall.worker("q").lease(LEASE), handler)
+        };
+        let run = self.process.runtime.spawn(start).await.unwrap();
+        wait_until("a turn to be on its way", PATIENCE, || async {
+            let clients: String = bench.ask(&["INFO", "clients"]).await;
+            !clients.contains("blocked_clients:0")
+        })
+        .await
+        .unwrap();
+        let pause = self.process.stand_still().await;
+        let _: String = bench.ask(&["CLIENT", "UNPAUSE"]).await;
+        wait_until("the job to be handed out", PATIENCE, || async {
+            bench.places().await == [1, 0, 0, 1, 0]
+        })
+        .await
+        .unwrap();
+        (run, pause)
+    }
 }
 
 fn noting(
@@ -104,15 +116,6 @@ fn noting(
         executed.note(format!("{who} {} {}", text(job.payload()), job.attempt()));
         Box::pin(async { Ok(()) })
     }
-}
-
-/// How many workers have a lease, by the clock of Redis.
-async fn leases(bench: &Bench) -> u64 {
-    let (seconds, micros): (u64, u64) = bench.ask(&["TIME"]).await;
-    let now = (seconds * 1000 + micros / 1000).to_string();
-    bench
-        .ask(&["ZCOUNT", "seawall:{q}:workers", &now, "+inf"])
-        .await
 }
 
 /// A runtime of one thread, as good as a process that can be made to stand still.

@@ -85,6 +85,14 @@ impl Bench {
         assert_eq!(left, 0, "failures of jobs that are no more");
     }
 
+    /// How many workers of the queue `q` have a lease, by the clock of Redis.
+    pub(crate) async fn alive(&self) -> u64 {
+        let (seconds, micros): (u64, u64) = self.ask(&["TIME"]).await;
+        let now = (seconds * 1000 + micros / 1000).to_string();
+        self.ask(&["ZCOUNT", "seawall:{q}:workers", &now, "+inf"])
+            .await
+    }
+
     pub(crate) async fn counted(&self, what: &str) -> u64 {
         let count: Option<u64> = self.ask(&["HGET", "seawall:{q}:counters", what]).await;
         count.unwrap_or_default()
